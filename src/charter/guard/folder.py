@@ -1,0 +1,267 @@
+"""A guard is a folder: guard.json, constitution.yaml, probe and screen as safetensors, card.md. Everything needed to serve.
+
+A folder from a stranger is untrusted input: hashes, schema, names, shapes and finiteness are checked before anything is used,
+and nothing in it can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from charter.constitution import Constitution, parse
+from charter.errors import BackboneError, ConstitutionError, GuardError
+from charter.guard.policy import Judge, ViewPolicy
+from charter.guard.session import GuardSession
+from charter.records import Exchange, Turn, Verdict, View, write_text
+
+if TYPE_CHECKING:
+    from charter.guard.holdback import OpenGuard
+    from charter.models.cascade import Cascade, Scored
+
+SCHEMA = 1
+FILES = ("constitution.yaml", "probe.safetensors", "screen.safetensors", "card.md")
+MAX_FILE_BYTES = 256 * 1024 * 1024
+VIEWS: tuple[View, ...] = ("prompt", "exchange")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class SliceEvidence(_Strict):
+    """What a threshold did to one slice of harmless dev examples."""
+
+    n: int = Field(ge=1)
+    flagged: int = Field(ge=0)
+    bound: float
+    """One-sided 95 % Clopper-Pearson upper bound of the false-positive rate."""
+
+
+class ViewRecord(_Strict):
+    """One view's operating point with its evidence."""
+
+    threshold: float = Field(ge=0, le=1)
+    temperature: float = Field(gt=0)
+    offset: float
+    mix: float = Field(ge=0, le=1)
+    certified: bool
+    """Whether the budget is met by the bound on every slice."""
+    sentence: str
+    """The same in words, with the rate that can be certified where the budget can't."""
+    evidence: dict[str, SliceEvidence]
+
+
+class GuardRecord(_Strict):
+    """guard.json."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    constitution: str
+    constitution_hash: str
+    budget: float = Field(gt=0, lt=1)
+    near_miss_budget: float = Field(gt=0, lt=1)
+    seed: int
+    backbone: str
+    layers: list[int] = Field(min_length=1, max_length=512)
+    clauses: list[str] = Field(max_length=1_000)
+    """Restricted clauses with a head of their own, in the order of the heads."""
+    views: dict[Literal["prompt", "exchange"], ViewRecord]
+    n_examples: dict[str, int]
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of every other file."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A loaded guard. Implements `guard.holdback.GuardLike`."""
+
+    record: GuardRecord
+    constitution: Constitution
+    cascade: Cascade
+    hash: str
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def clauses(self) -> tuple[str, ...]:
+        return self.cascade.clauses
+
+    @property
+    def policies(self) -> dict[View, ViewPolicy]:
+        return {view: ViewPolicy(r.threshold, r.temperature, r.offset) for view, r in self.record.views.items()}
+
+    def open(self, turns: tuple[Turn, ...]) -> GuardSession:
+        """Judge a conversation and get ready for its reply.
+
+        Raises:
+            BackboneError: the conversation is longer than the context.
+        """
+        return GuardSession(self.cascade.open(turns), self.policies, self.clauses)
+
+    def clause_scores(self, session: OpenGuard) -> dict[str, float]:
+        """Highest calibrated probability of each restricted clause over all that the session has seen."""
+        assert isinstance(session, GuardSession)
+        return session.clause_scores
+
+    def judge(self, scored: Scored) -> Verdict:
+        """The verdict on a whole exchange: on its reply where there is one, else on its prompt."""
+        view: View = "prompt" if scored.reply is None else "exchange"
+        judge = Judge(self.policies[view], self.clauses)
+        for z in scored.prompt if scored.reply is None else scored.reply:
+            judge.push(z)
+        return judge.verdict
+
+    def score(self, exchanges: Iterable[Exchange]) -> Iterator[tuple[Scored, Verdict]]:
+        """Score and judge whole exchanges, in order."""
+        for scored in self.cascade.batch(exchanges):
+            yield scored, self.judge(scored)
+
+
+def save(folder: Path, record: GuardRecord, constitution_text: str, tensors: Mapping[str, Mapping[str, Any]], card: str) -> None:
+    """Write a guard folder to the side and swap it in, so that a half-written guard never stands under its name.
+
+    Args:
+        tensors: file stem ("probe", "screen") to named numpy arrays.
+    """
+    from safetensors.numpy import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        write_text(aside / "constitution.yaml", constitution_text)
+        write_text(aside / "card.md", card)
+        for stem, arrays in tensors.items():
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside / f"{stem}.safetensors")
+        hashed = record.model_copy(update={"files": {name: _sha256(aside / name) for name in FILES}})
+        write_text(aside / "guard.json", hashed.model_dump_json(indent=2) + "\n")
+        aside.chmod(0o755)
+        _swap(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def load(folder: Path, backbone: str | None = None) -> Guard:
+    """Load a guard folder after checking it.
+
+    Args:
+        backbone: where the backbone lies now, if not where the guard was trained; it must be the same model.
+
+    Raises:
+        GuardError: it is missing, damaged, foreign or of another schema version.
+        BackboneError: its backbone can't be loaded.
+    """
+    record, digest = read_record(folder)
+    try:
+        constitution = parse((folder / "constitution.yaml").read_text(encoding="utf-8"), str(folder / "constitution.yaml"))
+    except (ConstitutionError, UnicodeDecodeError) as error:
+        raise GuardError(f"{folder}: its constitution.yaml is damaged ({error}); build the guard again") from error
+    if constitution.hash != record.constitution_hash:
+        raise GuardError(f"{folder}: constitution.yaml is not the one that the guard was trained on; build the guard again")
+    unknown = set(record.clauses) - {c.id for c in constitution.restricted}
+    if unknown:
+        raise GuardError(f"{folder}: has a head for {sorted(unknown)[0]!r}, which is no restricted clause of its constitution")
+    return Guard(record, constitution, _cascade(folder, record, backbone or record.backbone), digest)
+
+
+def read_record(folder: Path) -> tuple[GuardRecord, str]:
+    """guard.json of a folder, all file hashes checked, and the guard's own hash (16 hex digits).
+
+    Raises:
+        GuardError: it is missing, damaged, foreign or of another schema version.
+    """
+    path = folder / "guard.json"
+    if not path.is_file():
+        raise GuardError(f"{folder}: not a guard (it has no guard.json); make one with `charter build` or `charter train`")
+    try:
+        record = GuardRecord.model_validate_json(_bounded(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise GuardError(f"{path}: {where}: {first['msg']}; this version reads schema {SCHEMA}, build the guard again") from error
+    if set(record.files) != set(FILES) or set(record.views) != set(VIEWS):
+        raise GuardError(f"{path}: must list the files {', '.join(FILES)} and the views {', '.join(VIEWS)}; build the guard again")
+    for name, digest in record.files.items():
+        file = folder / name
+        if not file.is_file() or file.is_symlink():
+            raise GuardError(f"{file}: is missing; copy the whole folder or build the guard again")
+        if file.stat().st_size > MAX_FILE_BYTES or _sha256(file) != digest:
+            raise GuardError(f"{file}: is not what guard.json says (SHA-256 differs); the folder is damaged or was changed")
+    return record, hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _cascade(folder: Path, record: GuardRecord, backbone_name: str) -> Cascade:
+    from charter.models.backbone import Backbone
+    from charter.models.cascade import Cascade
+    from charter.models.probe import Probe
+    from charter.models.screen import BUCKETS, Screen
+
+    backbone = Backbone(backbone_name, record.layers)
+    heads = 1 + len(record.clauses)
+    inputs = len(record.layers) * backbone.width
+    try:
+        probe = _views(folder / "probe.safetensors", (heads, inputs), heads)
+    except GuardError as error:
+        raise BackboneError(f"{error}; was it trained on another backbone than {backbone_name!r}?") from error
+    screen = _views(folder / "screen.safetensors", (BUCKETS, heads), heads)
+    mix: dict[View, float] = {view: record.views[view].mix for view in VIEWS}
+    return Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe), Screen(*screen), mix)
+
+
+def _views(file: Path, shape: tuple[int, int], heads: int) -> tuple[dict[View, Any], dict[View, Any]]:
+    """Weights and biases of both views as float32, checked."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(file)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise GuardError(f"{file}: can't be read as safetensors ({error})") from error
+    weights: dict[View, Any] = {}
+    biases: dict[View, Any] = {}
+    for view in VIEWS:
+        w, b = arrays.get(f"{view}.weight"), arrays.get(f"{view}.bias")
+        if w is None or b is None or w.shape != shape or b.shape != (heads,):
+            raise GuardError(f"{file}: {view} needs a weight of shape {list(shape)} and a bias of shape [{heads}]")
+        weights[view], biases[view] = w.astype(np.float32), b.astype(np.float32)
+        if not (np.isfinite(weights[view]).all() and np.isfinite(biases[view]).all()):
+            raise GuardError(f"{file}: {view} holds numbers that are not finite; train the guard again")
+    return weights, biases
+
+
+def _swap(aside: Path, folder: Path) -> None:
+    """Put a finished folder in the place of an older one, which must be a guard itself."""
+    if folder.exists():
+        if not (folder / "guard.json").is_file() and any(folder.iterdir()):
+            raise GuardError(f"{folder}: exists and is not a guard; choose another --out or remove it")
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        os.replace(folder, old)
+        os.replace(aside, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(aside, folder)
+
+
+def _bounded(path: Path) -> bytes:
+    if path.stat().st_size > 4_000_000:
+        raise GuardError(f"{path}: larger than a guard.json can be; the folder is foreign or damaged")
+    return path.read_bytes()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""Release text only after all its tokens are scored and pass. Holds at most the open segment, so the delay is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from charter.records import Turn, Verdict
+
+
+class Checker(Protocol):
+    """What the hold-back needs of a guarded conversation: every token judged in order, the verdict so far."""
+
+    def push(self, text: str) -> Iterable[tuple[str, bool]]:
+        """Take text; gives (token text, passes) for each token that is now final."""
+        ...
+
+    def flush(self) -> Iterable[tuple[str, bool]]:
+        """The text has ended; gives the rest."""
+        ...
+
+
+class OpenGuard(Protocol):
+    """A conversation under guard, as the gateway sees it (`guard.session.GuardSession`, or a fake in tests)."""
+
+    prompt_verdict: Verdict
+    """On the turns the session was opened with. Where it is flagged, the upstream is not called."""
+    reply_verdict: Verdict
+    """On the reply so far."""
+
+    def push(self, text: str) -> str:
+        """Take a piece of the reply; returns the text that may leave now, "" for ever after a flag."""
+        ...
+
+    def flush(self) -> str:
+        """The reply has ended; returns the rest that may leave."""
+        ...
+
+
+class GuardLike(Protocol):
+    """What the gateway needs of a guard."""
+
+    name: str
+    hash: str
+    clauses: tuple[str, ...]
+    """Ids of the restricted clauses."""
+
+    def open(self, turns: tuple[Turn, ...]) -> OpenGuard:
+        """Judge the conversation so far and get ready for its reply. May take long and runs torch: call it in a thread.
+
+        Raises:
+            BackboneError: the conversation is longer than the context; nothing is cut silently.
+        """
+        ...
+
+    def clause_scores(self, session: OpenGuard) -> dict[str, float]:
+        """Highest calibrated probability of each restricted clause over all that the session has seen."""
+        ...
+
+
+@dataclass
+class HoldBack:
+    """Lets text through token by token, and closes for good at the first token that does not pass."""
+
+    checker: Checker
+    closed: bool = False
+    released: int = 0
+    """Characters let out, all of them scored."""
+    withheld: list[str] = field(default_factory=list)
+    """Token texts that were scored and did not leave: the flagged one and those after it in the same step."""
+
+    def push(self, text: str) -> str:
+        """Take a piece; returns what may leave."""
+        return "" if self.closed else self._release(self.checker.push(text))
+
+    def flush(self) -> str:
+        """The text has ended; returns the rest that may leave."""
+        return "" if self.closed else self._release(self.checker.flush())
+
+    def _release(self, judged: Iterable[tuple[str, bool]]) -> str:
+        passed: list[str] = []
+        for text, passes in judged:
+            if passes and not self.closed:
+                passed.append(text)
+            else:
+                self.closed = True
+                self.withheld.append(text)
+        out = "".join(passed)
+        self.released += len(out)
+        return out

@@ -1,0 +1,64 @@
+"""Scores to verdicts, verdicts to actions: the two are kept apart, so that a shadow run records what it would have done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from charter.records import Verdict
+
+Mode = Literal["enforce", "shadow"]
+Action = Literal["allow", "block"]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPolicy:
+    """How one view's logits become a verdict."""
+
+    threshold: float
+    """Calibrated probability from which a text is flagged."""
+    temperature: float
+    offset: float
+    """p = sigmoid(z / temperature + offset), both fitted on the dev split (Platt 1999)."""
+
+    def probability(self, z: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated probability of each logit, short of 1 so that a threshold above it is still a probability; same shape."""
+        scaled = np.asarray(z, np.float64) / self.temperature + self.offset
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(scaled, -36.0, 36.0))))
+
+
+class Judge:
+    """The verdict on one text, as a running maximum: what was flagged stays flagged, because a stop can't be taken back."""
+
+    def __init__(self, policy: ViewPolicy, clauses: Sequence[str]) -> None:
+        self._policy, self._clauses = policy, clauses
+        self._seen = 0
+        self._score = 0.0
+        self._clause: str | None = None
+        self._position: int | None = None
+        self.clause_scores = np.zeros(len(clauses))
+        """Highest calibrated probability of each clause so far."""
+
+    def push(self, z: NDArray[np.float32]) -> bool:
+        """Take the logits [heads] of the next token; returns whether the text may still pass."""
+        p = self._policy.probability(z)
+        self._score = max(self._score, float(p[0]))
+        self.clause_scores = np.maximum(self.clause_scores, p[1:])
+        if self._position is None and not p[0] < self._policy.threshold:  # what is no number does not pass
+            self._position = self._seen
+            self._clause = self._clauses[int(np.argmax(z[1:]))] if self._clauses else None
+        self._seen += 1
+        return self._position is None
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self._position is not None, self._score, self._clause, self._position)
+
+
+def decide(verdict: Verdict, mode: Mode) -> Action:
+    """What is done about a verdict: nothing is blocked in shadow mode."""
+    return "block" if verdict.flagged and mode == "enforce" else "allow"

@@ -1,0 +1,60 @@
+"""One guarded conversation: the prompt judged when it opens, the reply released only as far as it is scored and passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from charter.guard.holdback import HoldBack
+from charter.guard.policy import Judge, ViewPolicy
+from charter.models.cascade import Score, Session
+from charter.records import Verdict, View
+
+
+class GuardSession:
+    """Implements `guard.holdback.OpenGuard` on a cascade's session."""
+
+    def __init__(self, session: Session, policies: Mapping[View, ViewPolicy], clauses: Sequence[str]) -> None:
+        self._prompt = Judge(policies["prompt"], clauses)
+        for score in session.opening:
+            self._prompt.push(score.z)
+        self._reply = _ReplyChecker(session, Judge(policies["exchange"], clauses))
+        self._holdback = HoldBack(self._reply)
+        self._clauses = clauses
+
+    @property
+    def prompt_verdict(self) -> Verdict:
+        return self._prompt.verdict
+
+    @property
+    def reply_verdict(self) -> Verdict:
+        return self._reply.judge.verdict
+
+    @property
+    def clause_scores(self) -> dict[str, float]:
+        """Highest calibrated probability of each restricted clause, prompt and reply together."""
+        highest = [max(a, b) for a, b in zip(self._prompt.clause_scores, self._reply.judge.clause_scores, strict=True)]
+        return dict(zip(self._clauses, map(float, highest), strict=True))
+
+    def push(self, text: str) -> str:
+        """Take a piece of the reply; returns the text that may leave now."""
+        return self._holdback.push(text)
+
+    def flush(self) -> str:
+        """The reply has ended; returns the rest that may leave."""
+        return self._holdback.flush()
+
+
+class _ReplyChecker:
+    """Scores reply text and judges every token."""
+
+    def __init__(self, session: Session, judge: Judge) -> None:
+        self._session, self.judge = session, judge
+
+    def push(self, text: str) -> Iterable[tuple[str, bool]]:
+        return self._judged(self._session.push(text))
+
+    def flush(self) -> Iterable[tuple[str, bool]]:
+        return self._judged(self._session.flush())
+
+    def _judged(self, scores: list[Score]) -> list[tuple[str, bool]]:
+        return [(score.text, self.judge.push(score.z)) for score in scores]

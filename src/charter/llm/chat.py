@@ -1,0 +1,74 @@
+"""What a language model is asked and what it answers: two frozen records and the protocol between them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from charter.records import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call, complete: the same request and model give the same key in the cache."""
+
+    messages: tuple[Turn, ...]
+    max_tokens: int
+    temperature: float
+    seed: int
+    stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+    """How many alternatives to give for each token of the reply; None: none."""
+    prefill: str = ""
+    """Beginning of the reply, which the model goes on from. Servers that can't do that answer afresh."""
+
+    def key(self, model: str) -> str:
+        """SHA-256 of the canonical JSON of the request and the model."""
+        return hashlib.sha256(self.canonical(model).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def canonical(self, model: str) -> str:
+        """The request as JSON with sorted keys and no spaces."""
+        return json.dumps({"model": model, **asdict(self)}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @property
+    def size(self) -> int:
+        """Characters that are sent."""
+        return sum(len(t.content) for t in self.messages) + len(self.prefill)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back."""
+
+    text: str
+    """Without the prefill."""
+    prompt_tokens: int
+    completion_tokens: int
+    top_logprobs: tuple[dict[str, float], ...] = ()
+    """For each token of the reply, its likeliest alternatives with their natural-log probabilities."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(value: dict[str, Any]) -> Reply:
+        return Reply(value["text"], value["prompt_tokens"], value["completion_tokens"], tuple(value["top_logprobs"]))
+
+
+class Chat(Protocol):
+    """A language model: `OpenAIChat`, `CachedChat` around one, or a fake in tests."""
+
+    @property
+    def model(self) -> str:
+        """Its name: part of the cache key."""
+        ...
+
+    async def complete(self, request: Request) -> Reply:
+        """One reply.
+
+        Raises:
+            TeacherError: no usable reply came.
+        """
+        ...

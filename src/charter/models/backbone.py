@@ -1,0 +1,238 @@
+"""The small language model whose hidden states the probe reads: whole texts in batches, or one stream with a cache.
+
+Both ways see the same tokens, because text is always encoded segment by segment (`segments`), and hidden states that agree to
+about 1e-4. Text from outside never becomes a control token; the marks of the chat format are added apart, by id.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from charter.errors import BackboneError
+from charter.models.convert import embedded_folder
+from charter.models.reading import read
+from charter.models.segments import cut
+from charter.records import Turn
+
+CHUNK = 512
+"""Tokens of a long text taken in one forward: bounds the memory of an opening prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of tokens: the marks around a turn, or one segment of its text."""
+
+    ids: tuple[int, ...]
+    text: str | None
+    """The original text of a segment; None for the marks of the chat format; "" for the mark that ends a turn."""
+
+
+class Encoder:
+    """Text to token ids, a segment at a time, and conversations to pieces."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer` is a fast tokenizer of transformers with a byte-level pre-tokenizer.
+
+        Raises:
+            BackboneError: it is something else.
+        """
+        raw = getattr(tokenizer, "backend_tokenizer", None)
+        if raw is None or "ByteLevel" not in str(raw.pre_tokenizer):
+            raise BackboneError(
+                "the backbone's tokenizer is not byte-level; Charter's exact streaming needs one (GPT-2, Llama 3, Qwen, SmolLM ...)"
+            )
+        raw.encode_special_tokens = True  # control tokens in text are spelled out, never obeyed
+        self._raw = raw
+        start, end = (tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_start|>", "<|im_end|>"))
+        chatml = isinstance(start, int) and isinstance(end, int) and start != end
+        self._start = (start,) if chatml else self._plain("\n\n")
+        self._end = (end,) if chatml else self._plain("\n")
+        self.segment = lru_cache(maxsize=65_536)(self._segment)
+
+    def opening(self, role: str) -> Piece:
+        """The marks before a turn's text."""
+        return Piece((*self._start, *self._plain(role[:32] + "\n")), None)
+
+    def ending(self) -> Piece:
+        """The mark after a turn's text. It is scored: there the whole turn has been read."""
+        return Piece(self._end, "")
+
+    def turn(self, turn: Turn) -> list[Piece]:
+        """All pieces of a closed turn."""
+        return [self.opening(turn.role), *(Piece(self.segment(s), s) for s in cut(turn.content)), self.ending()]
+
+    def texts(self, piece: Piece) -> list[str]:
+        """The original text behind each token of a piece, each character at the token that holds its last byte; where the
+        segment was not read as it stands, all of it at the last token. Concatenated, they give the text back."""
+        if not piece.text or read(piece.text) != piece.text:
+            return [""] * (len(piece.ids) - 1) + [piece.text or ""]
+        spans = self._raw.encode(piece.text, add_special_tokens=False).offsets or [(0, 0)] * len(piece.ids)
+        # Offsets may drop leading spaces, and repeat a character whose bytes are split over tokens: it waits for the last of them.
+        cuts = [0]
+        for (_, end), (following, _) in pairwise(spans):
+            cuts.append(max(cuts[-1], min(end, following)))
+        cuts.append(len(piece.text))
+        return [piece.text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+
+    def _segment(self, segment: str) -> tuple[int, ...]:
+        # Some vocabularies lack control bytes and drop them; a segment of nothing else still gets tokens, and so a score.
+        return self._plain(read(segment)) or self._plain(segment) or self._plain("\ufffd")
+
+    def _plain(self, text: str) -> tuple[int, ...]:
+        return tuple(self._raw.encode(text, add_special_tokens=False).ids)
+
+
+class Backbone:
+    """A frozen causal model and its encoder; gives the residual stream after chosen blocks."""
+
+    def __init__(self, name: str = "embedded", layers: Sequence[int] | None = None) -> None:
+        """Load the model.
+
+        Args:
+            name: "embedded", a folder, or a hub id that transformers loads.
+            layers: blocks, counted from 1, whose output is read; all where None. Deeper blocks are not even run.
+
+        Raises:
+            BackboneError: it can't be loaded or has no such blocks.
+        """
+        self.name = name
+        source = embedded_folder() if name == "embedded" else name
+        model, tokenizer = _load(source)
+        self.encoder = Encoder(tokenizer)
+        blocks = getattr(model, "layers", None)
+        if blocks is None:
+            raise BackboneError(
+                f"{name}: a model of type {type(model).__name__} keeps its blocks elsewhere than in `layers`; choose another backbone"
+            )
+        self.layers = tuple(layers) if layers is not None else tuple(range(1, len(blocks) + 1))
+        if not self.layers or min(self.layers) < 1 or max(self.layers) > len(blocks):
+            raise BackboneError(f"{name}: has blocks 1 to {len(blocks)}, not {list(self.layers)}")
+        model.layers = blocks[: max(self.layers)]
+        self._model = model
+        self._seen: dict[int, Tensor] = {}
+        self._pool: Tensor | None = None
+        self._lock = threading.Lock()  # the hooks are shared by conversations in several threads
+        for number in self.layers:
+            model.layers[number - 1].register_forward_hook(self._keep(number))
+        self.width = int(model.config.hidden_size)
+        self.context = int(model.config.max_position_embeddings)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one set of weights from another, cheaply: the sums of a few tensors."""
+        tensors = list(self._model.parameters())
+        return repr([len(tensors), *(float(t.double().sum()) for t in tensors[:: max(1, len(tensors) // 4)])])
+
+    @property
+    def flops_per_token(self) -> float:
+        """2 FLOPs a weight of the blocks that are run; attention over the context and the norms are left out."""
+        return 2.0 * float(sum(p.numel() for p in self._model.layers.parameters()))
+
+    @torch.inference_mode()
+    def batch(self, rows: Sequence[Sequence[int]], pool: Tensor | None = None) -> Tensor:
+        """Hidden states of whole token sequences, padded on the right: float [rows, tokens, layers, width].
+
+        Padding can't reach real tokens: attention looks back only.
+
+        Args:
+            pool: float [pooled, rows * tokens]; where given, each layer's states are multiplied with it as soon as they are there,
+                and the result is [pooled, layers, width]. The full states of all layers then never stand in memory at once.
+        """
+        longest = max(len(row) for row in rows)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+        return self._states(pool, input_ids=ids, use_cache=False)
+
+    def hurry(self) -> bool:
+        """Go over to bfloat16 where this machine computes it at least 1.3 times as fast; returns whether it did.
+
+        For the activation pass only: logits move by about 1 % of their spread, which training doesn't notice and streaming would.
+        """
+        row = [[token % 1_000 + 100 for token in range(64)]] * 8
+        exact, rounded = self._model, copy.deepcopy(self._model).to(torch.bfloat16)
+        seconds = []
+        for self._model in (rounded, exact):
+            self.batch(row)
+            start = time.perf_counter()
+            self.batch(row)
+            seconds.append(time.perf_counter() - start)
+        if seconds[0] * 1.3 < seconds[1]:
+            self._model = rounded
+        return self._model is rounded
+
+    def stream(self) -> Stream:
+        """A new, empty stream."""
+        return Stream(self)
+
+    def _keep(self, number: int) -> Any:
+        def hook(_module: object, _inputs: object, output: Any) -> None:
+            states: Tensor = output[0] if isinstance(output, tuple) else output
+            states = states.float()
+            self._seen[number] = states if self._pool is None else self._pool @ states.flatten(0, 1)
+
+        return hook
+
+    def _states(self, pool: Tensor | None, **inputs: Any) -> Tensor:
+        with self._lock:
+            self._pool = pool
+            self._model(**inputs)
+            states = torch.stack([self._seen[number] for number in self.layers], dim=-2)
+            self._seen.clear()
+            return states
+
+
+class Stream:
+    """One growing token sequence with its key-value cache: no token is computed twice."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        from transformers import DynamicCache
+
+        self._backbone = backbone
+        self._cache = DynamicCache()
+        self.length = 0
+
+    @torch.inference_mode()
+    def feed(self, ids: Sequence[int]) -> Tensor:
+        """Append tokens; returns their hidden states, float [tokens, layers, width].
+
+        Raises:
+            BackboneError: the context would overflow. Nothing is ever cut silently.
+        """
+        backbone = self._backbone
+        if self.length + len(ids) > backbone.context:
+            raise BackboneError(f"the conversation is longer than the backbone's context of {backbone.context:,} tokens")
+        states = []
+        for start in range(0, len(ids), CHUNK):
+            chunk = torch.tensor([list(ids[start : start + CHUNK])], dtype=torch.long)
+            states.append(backbone._states(None, input_ids=chunk, past_key_values=self._cache, use_cache=True)[0])
+            self.length += chunk.shape[1]
+        return torch.cat(states)
+
+
+def _load(source: str) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        # A folder from a stranger runs nothing: safetensors only, and remote code refused outright (by default the user is asked).
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        kind = "folder" if Path(source).exists() else "folder or reachable hub id"
+        raise BackboneError(f"{source}: not a {kind} that transformers loads as a causal model ({reason})") from error
+    return model.eval().requires_grad_(False), tokenizer

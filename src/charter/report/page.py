@@ -1,0 +1,154 @@
+"""Evaluation in, report.html out: one file without links or scripts that reads in light, dark and on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charter.evaluation.run import Results, SetResult
+from charter.guard.folder import Guard
+from charter.records import write_text
+from charter.report import figures
+from charter.report.caveats import HELD_OUT, caveats, percent
+from charter.report.heatmap import heat_map
+
+ORDINARY, NEAR, PUBLIC, REPLIES, REFUSALS = GROUPS = (
+    "Ordinary prompts",
+    "Near misses",
+    "Sets by others",
+    "Harmless replies",
+    "Replies to restricted prompts",
+)
+"""Slices by what a false positive on them means."""
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+DASH = "\u2013"
+COSTLY = 0.5
+"""Overhead from which a guard stops being a small thing beside its upstream."""
+
+
+def render(evaluation: dict[str, Any], scores: Results, guard: Guard, out: Path) -> None:
+    """Write the page to the file `out`, to the side and renamed.
+
+    Args:
+        evaluation: what `evaluation.write.measure` wrote.
+        scores: the verdicts behind it.
+        guard: scores the one exchange that is shown token by token.
+
+    Raises:
+        MissingExtra: matplotlib or jinja2 is not installed.
+    """
+    figures.require()
+    write_text(out, _filled({**_text_parts(evaluation, scores, guard), **_figures(evaluation, scores, guard)}))
+
+
+def _filled(context: dict[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"interval": interval, "rate": rate, "percent": percent, "number": number, "bar": bar}
+    source = (resources.files("charter.report") / "template.html").read_text(encoding="utf-8")
+    return environment.from_string(source).render(context)
+
+
+def _text_parts(evaluation: dict[str, Any], scores: Results, guard: Guard) -> dict[str, Any]:
+    return {
+        **{key: evaluation[key] for key in ("guard", "seed", "sets", "slices", "families", "clauses", "streaming", "cost", "command")},
+        "headline": headline(evaluation),
+        "caveats": caveats(evaluation),
+        "views": guard.record.views,
+        "n_examples": guard.record.n_examples,
+        "near_miss_budget": guard.record.near_miss_budget,
+        "backbone": guard.record.backbone,
+        "layers": guard.record.layers,
+        "titles": {c.id: c.title for c in guard.constitution.clauses},
+        "heat": heat_map(guard, scores),
+        "groups": slice_groups(evaluation),
+        "n_items": sum(len(s.items) for s in scores.sets),
+        "costly": COSTLY,
+    }
+
+
+def _figures(evaluation: dict[str, Any], scores: Results, guard: Guard) -> dict[str, Any]:
+    """The figures as SVG; None where there is nothing to draw."""
+    both = [s for s in scores.sets if s.labels.any() and not s.labels.all()]
+    shown = _largest(both or list(scores.sets))
+    thresholds = {view: policy.threshold for view, policy in guard.policies.items()}
+    budgets = dict.fromkeys(GROUPS, guard.record.budget) | {NEAR: guard.record.near_miss_budget}
+    groups = {
+        title: {f"{name}  ({row['n']:,})": row["fpr"] for name, row in group.items()} for title, group in slice_groups(evaluation).items()
+    }
+    return {
+        "roc": figures.roc_panels(_largest(both), evaluation["sets"]) if both else None,
+        "distributions": figures.distributions(shown, thresholds),
+        "slices_figure": figures.intervals(groups, budgets, "slices", "False-positive rate of each slice with its interval")
+        if groups
+        else None,
+        "not_shown": max(0, len(both or scores.sets) - figures.MAX_PANELS),
+    }
+
+
+def headline(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The set that the first figures speak of: held-out prompts, else held-out replies, else the largest set with both classes."""
+    sets = evaluation["sets"]
+    ranked = [name for name in HELD_OUT if name in sets]
+    ranked += sorted((name for name in sets if name not in ranked), key=lambda name: -sets[name]["n"])
+    name = next((name for name in ranked if sets[name]["auroc"]["value"] is not None), None)
+    return {"name": name, **sets[name]} if name else None
+
+
+def slice_groups(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Group title to slice to its row; within a group the highest rate first."""
+    groups: dict[str, dict[str, Mapping[str, Any]]] = {title: {} for title in GROUPS}
+    for name, row in sorted(evaluation["slices"].items(), key=lambda pair: (-pair[1]["fpr"]["value"], -pair[1]["n"], pair[0])):
+        title, short = _group(name, set(evaluation["sets"]))
+        groups[title][short] = row
+    return {title: group for title, group in groups.items() if group}
+
+
+def _group(name: str, sets: set[str]) -> tuple[str, str]:
+    """Title of a slice's group, and its name within it. A slice named like a set is that set."""
+    bare = name.removesuffix(" (reply)")
+    if bare in sets:
+        return PUBLIC, name
+    if bare != name:
+        return (REFUSALS, bare.removeprefix("restricted:")) if bare.startswith("restricted:") else (REPLIES, bare)
+    return (NEAR, name.removeprefix("permitted:")) if name.startswith("permitted:") else (ORDINARY, name)
+
+
+def _largest(results: list[SetResult]) -> list[SetResult]:
+    """Held-out sets first, then the largest; as many as there are panels, in the order of the results."""
+    ranked = sorted(results, key=lambda s: (s.name not in HELD_OUT, -len(s.items)))[: figures.MAX_PANELS]
+    return [s for s in results if s in ranked]
+
+
+def interval(figure: Mapping[str, Any]) -> Markup:
+    """Value above its interval, 0.83 above 0.79 - 0.87; a dash where there is none."""
+    return _cell(figure, 1, 2, "")
+
+
+def rate(figure: Mapping[str, Any]) -> Markup:
+    """The same in per cent."""
+    return _cell(figure, 100, 1, " %")
+
+
+def _cell(figure: Mapping[str, Any], scale: int, digits: int, unit: str) -> Markup:
+    from markupsafe import Markup
+
+    if figure["value"] is None:
+        return Markup(DASH)
+    value, low, high = (f"{scale * figure[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return Markup('{}{} <small class="ci">{}&thinsp;{}&thinsp;{}</small>').format(value, unit, low, DASH, high)
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number with thousands apart, or a dash."""
+    return DASH if value is None else f"{value:,.{digits}f}"
+
+
+def bar(figure: Mapping[str, Any]) -> str:
+    """CSS variables of the small interval glyph in a table cell, in per cent."""
+    return f"--low:{100 * figure['low']:.1f}%;--high:{100 * figure['high']:.1f}%;--at:{100 * figure['value']:.1f}%"

@@ -1,0 +1,143 @@
+"""Intervals and ranking figures, each with its n. No data is an error; every estimate that draws takes a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from charter.errors import NoData
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its 95 % interval and the number of items it rests on."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
+
+def absent(n: int) -> Interval:
+    """The figure that can't be given: the set has no negatives, or no positives."""
+    return Interval(None, None, None, n)
+
+
+def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> Interval:
+    """Exact two-sided interval of a proportion (Clopper and Pearson 1934), by beta quantiles.
+
+    Raises:
+        NoData: n is 0.
+    """
+    from scipy.stats import beta
+
+    if n < 1:
+        raise NoData("a proportion needs at least one trial")
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return Interval(hits / n, low, high, n)
+
+
+def upper_bound(hits: int, n: int, level: float = LEVEL) -> float:
+    """One-sided Clopper-Pearson upper bound of a rate: with no hit in n, 1 - (1 - level) ** (1 / n).
+
+    Raises:
+        NoData: n is 0.
+    """
+    from scipy.stats import beta
+
+    if n < 1:
+        raise NoData("a rate needs at least one trial")
+    return 1.0 if hits >= n else float(beta.ppf(level, hits + 1, n - hits))
+
+
+def certifiable(budget: float, level: float = LEVEL) -> int:
+    """How many harmless items without one error it takes to certify a rate of `budget`: 2,995 for 0.1 %."""
+    return int(np.ceil(np.log(1 - level) / np.log1p(-budget)))
+
+
+def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve by ranks (Mann-Whitney U), ties counted half.
+
+    Raises:
+        NoData: one of the classes is empty.
+    """
+    from scipy.stats import rankdata
+
+    y, s = _two_classes(labels, scores)
+    positives = int(y.sum())
+    ranks = rankdata(s)
+    return float((ranks[y].sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives)))
+
+
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the precision-recall curve as a step function: sum of (R_i - R_(i-1)) P_i over distinct scores.
+
+    Raises:
+        NoData: one of the classes is empty.
+    """
+    y, s = _two_classes(labels, scores)
+    order = np.argsort(-s, kind="stable")
+    last_of_tie = np.append(np.diff(s[order]) != 0, True)
+    hits = np.cumsum(y[order])[last_of_tie]
+    ranks = (np.arange(len(y)) + 1)[last_of_tie]
+    return float(np.sum(np.diff(hits / y.sum(), prepend=0.0) * hits / ranks))
+
+
+def f1(labels: ArrayLike, flagged: ArrayLike) -> float:
+    """2 TP / (2 TP + FP + FN); 0 where nothing was found."""
+    y, f = np.asarray(labels, bool), np.asarray(flagged, bool)
+    found, wrong = int((y & f).sum()), int((y ^ f).sum())
+    return 2 * found / (2 * found + wrong) if found else 0.0
+
+
+def recall_at_fpr(labels: ArrayLike, scores: ArrayLike, rate: float) -> float:
+    """Share of positives above the smallest threshold that at most `rate` of the negatives exceed.
+
+    Raises:
+        NoData: one of the classes is empty.
+    """
+    y, s = _two_classes(labels, scores)
+    negatives = np.sort(s[~y])[::-1]
+    allowed = int(np.floor(rate * len(negatives) + 1e-9))
+    threshold = negatives[allowed] if allowed < len(negatives) else -np.inf
+    return float(np.mean(s[y] > threshold))
+
+
+def bootstrap(
+    figure: Callable[[NDArray[np.bool_], NDArray[np.float64]], float],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    seed: int,
+    draws: int = 500,
+) -> Interval:
+    """Percentile interval of a figure of (labels, scores), resampled within each class so that neither can vanish.
+
+    Raises:
+        NoData: one of the classes is empty.
+    """
+    y, s = _two_classes(labels, scores)
+    rng = np.random.default_rng(seed)
+    classes = np.flatnonzero(y), np.flatnonzero(~y)
+    samples = []
+    for _ in range(draws):
+        rows = np.concatenate([rng.choice(c, len(c)) for c in classes])
+        samples.append(figure(y[rows], s[rows]))
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(figure(y, s)), float(low), float(high), len(y))
+
+
+def _two_classes(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    y, s = np.asarray(labels, bool), np.asarray(scores, np.float64)
+    if not y.any() or y.all():
+        raise NoData("ranking figures need at least one positive and one negative")
+    return y, s

@@ -1,0 +1,53 @@
+"""Numbered lists: the one form that even a weak model goes on with. Made as the beginning of a reply, read back line by line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from random import Random
+
+_ENTRY = re.compile(r"^\s*(\d+)[.)]\s+(.*\S)\s*$")
+_REPEATED_OPENING = 4
+"""Words that, when they open an entry that was there already, show that the model goes round in circles."""
+
+
+def begun(entries: Sequence[str]) -> str:
+    """The list so far and the number of its next entry: a prefill."""
+    return "".join(f"{n}. {entry}\n" for n, entry in enumerate(entries, 1)) + f"{len(entries) + 1}."
+
+
+def entries(text: str, first: int) -> list[str]:
+    """The entries of a continuation whose first number, `first`, was already given. The last is left out where it is cut off.
+
+    Servers that can't go on from a prefill start their own list; its numbers are taken as they come.
+    """
+    lines = text.split("\n")
+    complete = lines if text.rstrip().endswith((".", "?", "!", '"')) or text.endswith("\n") else lines[:-1]
+    found = []
+    for place, line in enumerate(complete):
+        match = _ENTRY.match(line)
+        if match:
+            found.append(match.group(2))
+        elif place == 0 and line.strip() and not _ENTRY.match(text.lstrip().split("\n")[0]):
+            found.append(line.strip())
+    return [clean for entry in found if (clean := _clean(entry))]
+
+
+def sound(entry: str, known: Iterable[str], shortest: int, longest: int) -> bool:
+    """Whether an entry is new and of a fitting length, and not one of a row that all open alike."""
+    if not shortest <= len(entry) <= longest or not any(c.isalpha() for c in entry):
+        return False
+    opening = " ".join(entry.lower().split()[:_REPEATED_OPENING])
+    return all(opening != " ".join(other.lower().split()[:_REPEATED_OPENING]) for other in known)
+
+
+def shuffled(values: Iterable[str], rng: Random, n: int) -> list[str]:
+    """At most n of the values, in random order."""
+    chosen = list(values)
+    rng.shuffle(chosen)
+    return chosen[:n]
+
+
+def _clean(entry: str) -> str:
+    """Without the marks that models put around an entry."""
+    return entry.strip().strip("*_`").strip().removeprefix('"').removesuffix('"').strip()

@@ -1,0 +1,36 @@
+"""Stage 4: the benign pools, ordinary traffic from outside the constitution, one slice a file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from charter.constitution import Constitution
+from charter.errors import DataError
+from charter.synthesis.items import Item, from_pool
+from charter.synthesis.recorded import read_rows, turns_of
+
+UNFIT = {"bank-assistant": ("business", "medicine-law")}
+"""Pools that hold what a shipped constitution restricts: a bank's assistant may not answer its questions on law and savings."""
+
+
+def pools(constitution: Constitution, leave_out: Collection[str] | None = None, folder: Traversable | None = None) -> list[Item]:
+    """All items of the pools, file by file; a file's name is its slice. `leave_out` defaults to what is UNFIT.
+
+    Raises:
+        DataError: a pool to leave out isn't there, or a row is malformed.
+    """
+    folder = folder or resources.files("charter") / "constitutions" / "benign"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".jsonl")), key=lambda f: f.name)
+    slices = [f.name.removesuffix(".jsonl") for f in files]
+    leave_out = UNFIT.get(constitution.name, ()) if leave_out is None else leave_out
+    for name in leave_out:
+        if name not in slices:
+            raise DataError(f"there is no benign pool {name!r} to leave out; the pools are {', '.join(slices)}")
+    items = []
+    for name, file in zip(slices, files, strict=True):
+        if name not in leave_out:
+            for where, row in read_rows(file):
+                items.append(from_pool(name, turns_of(row, where), row.get("answer"), f"recorded:{row.get('by', 'authored')}"))
+    return items

@@ -1,0 +1,48 @@
+"""What synthesis needs of a teacher: topics, prompts, replies and a second opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from charter.constitution import Clause
+from charter.synthesis.items import Item, Written
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a run will ask of a language model, before it starts."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def __add__(self, other: Expected) -> Expected:
+        return Expected(self.calls + other.calls, self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out)
+
+
+class Teacher(Protocol):
+    """Who writes the data: `RecordedTeacher`, `LanguageTeacher`, or a fake in tests."""
+
+    name: str
+
+    async def topics(self, clause: Clause) -> list[str]:
+        """Subtopics of a clause."""
+        ...
+
+    async def prompts(self, clause: Clause, topics: Sequence[str], n: int | None) -> list[Item]:
+        """About `n` prompts that fall under the clause, over its topics; None leaves the number to the teacher."""
+        ...
+
+    async def replies(self, item: Item) -> tuple[Written, ...]:
+        """For a restricted prompt a compliance and a refusal, for a permitted one an answer; fewer where it can't."""
+        ...
+
+    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None) -> bool:
+        """Whether the prompt falls under the clause rather than under its counterpart."""
+        ...
+
+    def expected(self, clause: Clause, n: int | None, replies: int | None) -> Expected:
+        """Calls and tokens that a clause will take, at most."""
+        ...

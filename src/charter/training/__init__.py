@@ -1,0 +1,1 @@
+"""Examples to scorers: the activation pass, the losses, the fits, and the guard that comes out."""

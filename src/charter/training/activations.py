@@ -1,0 +1,164 @@
+"""The activation pass: every exchange once through the backbone, window means to disk. Memory does not grow with their number.
+
+The probe's logits are linear in the hidden states, so the mean logit over a window is the logit of the window's mean: storing
+means of M tokens loses nothing that the loss would see. Windows end at every STRIDE-th token from the M-th, and at the end of
+the turn (shorter turns give one window: what there is).
+
+The store is kept in the cache by backbone, layers and text, so a killed pass goes on where it stopped and the training after a
+one-clause edit only runs what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charter.models.backbone import Backbone
+from charter.models.probe import WINDOW
+from charter.records import Exchange, View
+
+STRIDE = 16
+"""Tokens from one stored window to the next."""
+BATCH_TOKENS = 2_048
+CONTEXT = 1_024
+"""Tokens of an exchange that training reads; longer ones are rare and are counted. Serving cuts nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Window means of a list of exchanges.
+
+    `rows` maps each window to a row of the memory-mapped store, `owner` to the number of its exchange; both int [windows].
+    """
+
+    store: NDArray[np.float16]
+    rows: NDArray[np.int64]
+    owner: NDArray[np.int64]
+
+    def take(self, picked: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Means of some windows: float32 [windows, layers * width]."""
+        return np.asarray(self.store[self.rows[picked]], dtype=np.float32)
+
+
+class ActivationStore:
+    """Window means on disk, appended in the order in which they are computed."""
+
+    def __init__(self, folder: Path, backbone: Backbone) -> None:
+        weights = hashlib.sha256(repr((backbone.name, backbone.layers, WINDOW, STRIDE, backbone.fingerprint)).encode()).hexdigest()[:16]
+        self._folder = folder / weights
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._backbone = backbone
+        self._inputs = len(backbone.layers) * backbone.width
+        self._index: dict[str, tuple[int, int]] = {}
+        self._count = 0
+        self._recover()
+
+    def windows(self, exchanges: Sequence[Exchange], view: View, progress: Callable[[int], None] = lambda _: None) -> Windows:
+        """Windows of the prompts' turns (view "prompt") or of the replies (view "exchange"), computed where not yet stored.
+
+        Args:
+            progress: called with the number of exchanges done since the last call.
+        """
+        encoded = [self._encode(exchange, view) for exchange in exchanges]
+        keys = [_key(ids, marks) for ids, marks in encoded]
+        missing = {key: number for number, key in enumerate(keys) if key not in self._index}
+        progress(len(keys) - len(missing))
+        with (self._folder / "windows.f16").open("ab") as data, (self._folder / "index.jsonl").open("a") as index:
+            for batch in _batches([encoded[n] for n in missing.values()]):
+                numbers = list(missing.values())
+                self._append([encoded[numbers[b]] for b in batch], [keys[numbers[b]] for b in batch], data, index)
+                progress(len(batch))
+        return self._collect(keys)
+
+    def _encode(self, exchange: Exchange, view: View) -> tuple[list[int], list[int]]:
+        """Token ids, and for each the number of the turn whose window it belongs to, or -1."""
+        ids: list[int] = []
+        marks: list[int] = []
+        turns = exchange.turns if view == "exchange" else exchange.prompt
+        for number, turn in enumerate(turns):
+            wanted = (number == len(turns) - 1) if view == "exchange" else True
+            for piece in self._backbone.encoder.turn(turn):
+                ids += piece.ids
+                marks += [number if wanted and piece.text is not None else -1] * len(piece.ids)
+        # The end is kept: there the reply is, and the request that the conversation came to.
+        return ids[-CONTEXT:], marks[-CONTEXT:]
+
+    def _append(self, encoded: list[tuple[list[int], list[int]]], keys: list[str], data: IO[bytes], index: IO[str]) -> None:
+        spans = [list(_spans(marks)) for _, marks in encoded]
+        longest = max(len(ids) for ids, _ in encoded)
+        pool = torch.zeros(sum(map(len, spans)), len(encoded) * longest)
+        for row, (start, end) in enumerate((n * longest + a, n * longest + b) for n, own in enumerate(spans) for a, b in own):
+            pool[row, start:end] = 1.0 / (end - start)
+        means = self._backbone.batch([ids for ids, _ in encoded], pool).flatten(1)
+        data.write(means.clamp(-65_000, 65_000).half().numpy().tobytes())
+        data.flush()  # before the index names the rows: a killed run finds no index entry without its data
+        for key, own in zip(keys, spans, strict=True):
+            self._index[key] = (self._count, len(own))
+            index.write(json.dumps([key, self._count, len(own)]) + "\n")
+            self._count += len(own)
+        index.flush()
+
+    def _collect(self, keys: list[str]) -> Windows:
+        spans = [self._index[key] for key in keys]
+        rows = np.concatenate([np.arange(start, start + n) for start, n in spans])
+        owner = np.repeat(np.arange(len(keys)), [n for _, n in spans])
+        store = np.memmap(self._folder / "windows.f16", np.float16, "r", shape=(self._count, self._inputs))
+        return Windows(store, rows, owner)
+
+    def _recover(self) -> None:
+        """Read the index of an earlier run and cut off what was written after its last whole entry."""
+        path, data = self._folder / "index.jsonl", self._folder / "windows.f16"
+        whole = 0
+        if path.is_file():
+            for line in path.read_text().splitlines(keepends=True):
+                if not line.endswith("\n"):
+                    break
+                key, start, n = json.loads(line)
+                self._index[key] = (start, n)
+                self._count = start + n
+                whole += len(line)
+            os.truncate(path, whole)
+        data.touch()
+        width = self._inputs * 2
+        if data.stat().st_size < self._count * width:  # the disk lost more than the index knows: start afresh
+            self._index, self._count = {}, 0
+            path.unlink()
+        os.truncate(data, self._count * width)
+
+
+def _spans(marks: list[int]) -> Iterator[tuple[int, int]]:
+    """Start and end of each window: at most WINDOW tokens of one turn, ending at every STRIDE-th and at the turn's last."""
+    for number in sorted(set(marks) - {-1}):
+        first, last = marks.index(number), len(marks) - marks[::-1].index(number)
+        for end in sorted({*range(first + WINDOW, last, STRIDE), last}):
+            yield max(first, end - WINDOW), end
+
+
+def _batches(encoded: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[int]]:
+    """Numbers of sequences of like length, padded together to at most BATCH_TOKENS."""
+    order = sorted(range(len(encoded)), key=lambda n: len(encoded[n][0]))
+    batch: list[int] = []
+    for number in order:
+        if batch and (len(batch) + 1) * len(encoded[number][0]) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def _key(ids: list[int], marks: list[int]) -> str:
+    return hashlib.sha256(np.array([ids, marks], dtype=np.int32).tobytes()).hexdigest()[:24]
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done and how much there is."""

@@ -1,0 +1,93 @@
+"""Fit the probe's heads on window means by L-BFGS, streaming over the store: two passes over the disk a step.
+
+Inputs are standardised for each hidden unit, since a few units of the residual stream are a thousand times larger than the rest;
+the standardisation is then folded into the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charter.training.activations import Windows
+from charter.training.losses import softmax_weighted
+
+CHUNK = 2_048
+"""Windows in memory at once."""
+
+
+def fit_probe(
+    windows: Windows,
+    labels: NDArray[np.float32],
+    strength: float,
+    steps: int = 60,
+    columns: slice | NDArray[np.int64] = slice(None),
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights float32 [heads, inputs] and biases [heads] for raw, unstandardised inputs.
+
+    Args:
+        labels: [exchanges, heads], 0 or 1.
+        strength: C; the penalty is |w|^2 / (2 C n) in standardised units, n exchanges.
+        columns: the inputs to use, where only some layers are.
+    """
+    from scipy.optimize import minimize
+
+    mean, scale = _moments(windows, columns)
+    n, heads = labels.shape
+    y, owner = torch.from_numpy(labels), torch.from_numpy(windows.owner)
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        parameters = flat.reshape(heads, -1).astype(np.float32)
+        w, b = parameters[:, :-1], parameters[:, -1]
+        z = torch.from_numpy(np.concatenate([(x - mean) / scale @ w.T + b for _, x in _chunks(windows, columns)])).requires_grad_()
+        value = softmax_weighted(z, y, owner, n)
+        (slope,) = torch.autograd.grad(value, z)
+        dz = slope.numpy()
+        gradient = np.zeros_like(parameters)
+        for at, x in _chunks(windows, columns):
+            gradient[:, :-1] += dz[at].T @ ((x - mean) / scale)
+        gradient[:, -1] = dz.sum(0)
+        gradient[:, :-1] += w / (strength * n)
+        penalty = float(np.sum(w.astype(np.float64) ** 2)) / (2 * strength * n)
+        return float(value) + penalty, gradient.astype(np.float64).ravel()
+
+    start = np.zeros((heads, len(mean) + 1))
+    start[:, -1] = np.log((labels.sum(0) + 1) / (n - labels.sum(0) + 1))
+    fitted = minimize(
+        loss, start.ravel(), jac=True, method="L-BFGS-B", callback=lambda _: progress(1), options={"maxiter": steps, "maxcor": 10}
+    )
+    parameters = fitted.x.reshape(heads, -1)
+    weights = parameters[:, :-1] / scale
+    return weights.astype(np.float32), (parameters[:, -1] - weights @ mean).astype(np.float32)
+
+
+def loudest(
+    windows: Windows, n: int, weights: NDArray[np.float32], bias: NDArray[np.float32], columns: slice | NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Highest logit of each exchange over its windows: [n, heads]. A quick stand-in for the streamed running maximum."""
+    out = np.full((n, len(bias)), -np.inf, np.float32)
+    for at, x in _chunks(windows, columns):
+        np.maximum.at(out, windows.owner[at], x @ weights.T + bias)
+    return out
+
+
+def _moments(windows: Windows, columns: slice | NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each input."""
+    total: NDArray[np.float64] | float = 0.0
+    squares: NDArray[np.float64] | float = 0.0
+    for _, x in _chunks(windows, columns):
+        total = total + x.sum(0, dtype=np.float64)
+        squares = squares + np.square(x, dtype=np.float64).sum(0)
+    mean = np.asarray(total) / len(windows.owner)
+    variance = np.maximum(np.asarray(squares) / len(windows.owner) - mean**2, 0.0)
+    return mean.astype(np.float32), (np.sqrt(variance) + 1e-3).astype(np.float32)
+
+
+def _chunks(windows: Windows, columns: slice | NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    for start in range(0, len(windows.owner), CHUNK):
+        at = slice(start, start + CHUNK)
+        yield at, windows.take(at)[:, columns]

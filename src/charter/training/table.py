@@ -1,0 +1,81 @@
+"""Examples as training tables: the exchanges of one view and split, and a label for each head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charter.constitution import Constitution
+from charter.errors import DataError
+from charter.records import Example, Exchange, View
+
+LEAST_POSITIVES = 10
+"""Training examples below which a clause gets no head of its own; the overall head still learns from them."""
+LEAST_A_SIDE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of one view and split."""
+
+    view: View
+    clauses: tuple[str, ...]
+    """Restricted clauses with a head, in order."""
+    exchanges: list[Exchange]
+    labels: NDArray[np.float32]
+    """[rows, 1 + clauses]: restricted at all, then by clause."""
+    slices: list[str]
+    parents: list[str]
+
+
+def tables(examples: Iterable[Example], constitution: Constitution) -> dict[tuple[View, str], Table]:
+    """Tables for both views and the splits train and dev. Rows without a reply teach the prompt view, rows with one the exchange view.
+
+    Raises:
+        DataError: the examples come from another constitution, or too few are on one side.
+    """
+    known = {c.id: c.hash for c in constitution.clauses}
+    rows: dict[tuple[View, str], list[Example]] = {(v, s): [] for v in ("prompt", "exchange") for s in ("train", "dev")}
+    for example in examples:
+        if example.clause and known.get(example.clause) != example.clause_hash:
+            raise DataError(
+                f"example {example.id}: was made for another text of clause {example.clause!r} than {constitution.name} has now; "
+                "run `charter synthesize` again, only changed clauses are made anew"
+            )
+        if example.split != "test":
+            view: View = "prompt" if example.reply_restricted is None else "exchange"
+            rows[view, example.split].append(example)
+    counts = {c.id: sum(_restricted(e) and e.clause == c.id for e in rows["prompt", "train"]) for c in constitution.restricted}
+    clauses = tuple(name for name, n in counts.items() if n >= LEAST_POSITIVES)
+    out = {key: _table(key[0], clauses, part) for key, part in rows.items()}
+    for (view, split), table in out.items():
+        _check(view, split, table)
+    return out
+
+
+def _table(view: View, clauses: tuple[str, ...], examples: list[Example]) -> Table:
+    labels = np.zeros((len(examples), 1 + len(clauses)), np.float32)
+    for row, example in enumerate(examples):
+        if _restricted(example):
+            labels[row, 0] = 1
+            if example.clause in clauses:
+                labels[row, 1 + clauses.index(example.clause)] = 1
+    return Table(view, clauses, [e.exchange for e in examples], labels, [e.slice for e in examples], [e.parent for e in examples])
+
+
+def _restricted(example: Example) -> bool:
+    """Whether the part that the example's view judges is restricted."""
+    return bool(example.prompt_restricted if example.reply_restricted is None else example.reply_restricted)
+
+
+def _check(view: View, split: str, table: Table) -> None:
+    least = LEAST_A_SIDE if split == "train" else 5
+    positives = int(table.labels[:, 0].sum())
+    for side, n in (("restricted", positives), ("harmless", len(table.labels) - positives)):
+        if n < least:
+            raise DataError(
+                f"only {n} {side} examples in the {split} split of the {view} view; at least {least} are needed: synthesize more"
+            )

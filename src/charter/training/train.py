@@ -1,0 +1,164 @@
+"""Examples to a guard: read, screen, activations, probe, mix, calibrate, save. `train` reads as that list.
+
+Nothing here looks at the test split: the train split fits and chooses layers and penalty, the dev split mix and thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charter.constitution import Constitution
+from charter.embedded import cache_folder
+from charter.guard.folder import GuardRecord, SliceEvidence, ViewRecord, save
+from charter.models.backbone import Backbone
+from charter.models.calibrate import Calibration
+from charter.models.cascade import Cascade
+from charter.models.probe import Probe
+from charter.models.screen import Screen
+from charter.records import View, read_examples
+from charter.training.activations import ActivationStore
+from charter.training.card import card
+from charter.training.operating_point import OperatingPoint, operating_points
+from charter.training.probe import fit_probe
+from charter.training.screen import fit_screen
+from charter.training.search import choose
+from charter.training.table import Table, tables
+
+Heads = tuple[NDArray[np.float32], NDArray[np.float32]]
+VIEWS: tuple[View, ...] = ("prompt", "exchange")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a training run may be told."""
+
+    budget: float = 0.01
+    """Share of ordinary harmless exchanges that may be refused, on every slice."""
+    near_miss_budget: float = 0.1
+    """The same for near misses, which are written to be confusable with a restricted clause."""
+    backbone: str = "embedded"
+    """embedded, a folder, or a hub id."""
+    depth: float = 2 / 3
+    """Share of the backbone's blocks that are run and read: deeper ones did not help (docs/decisions)."""
+    seed: int = 0
+    """Recorded; the fits are convex and draw nothing."""
+    cache: Path | None = None
+    """Where activations are kept between runs; None for the user's cache."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much is done and how much there is (0: unknown)."""
+
+
+def train(data: Path, constitution: Constitution, out: Path, options: Options, progress: Progress = lambda *_: None) -> GuardRecord:
+    """Train the screen and the probe for both views, calibrate them to the budget, and write the guard folder.
+
+    Raises:
+        DataError: the examples can't be read, belong to another constitution, or are too few on one side.
+        BackboneError: the backbone can't be loaded or read.
+    """
+    data_tables = tables(read_examples(data), constitution)
+    screens = {view: fit_screen(data_tables[view, "train"].exchanges, data_tables[view, "train"].labels, view) for view in VIEWS}
+    backbone, probes = _probes(data_tables, options, progress)
+    clauses = data_tables["prompt", "train"].clauses
+    cascade = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), {"prompt": 0.5, "exchange": 0.5})
+    points = {
+        view: operating_points(cascade, data_tables[view, "dev"], view, options.budget, options.near_miss_budget, progress)
+        for view in VIEWS
+    }
+    record = _record(constitution, data_tables, cascade, points, out.name, options)
+    _save(out, record, constitution, cascade)
+    return record
+
+
+def _probes(data: dict[tuple[View, str], Table], options: Options, progress: Progress) -> tuple[Backbone, dict[View, Heads]]:
+    """Choose layers and penalty by the prompt view's overall head, then fit all heads of both views."""
+    blocks = Backbone(options.backbone).layers
+    wide = Backbone(options.backbone, blocks[: max(1, round(len(blocks) * options.depth))])
+    store = ActivationStore(options.cache or cache_folder() / "activations", wide)
+    training = {view: data[view, "train"] for view in VIEWS}
+    wide.hurry()
+    total = sum(len(table.exchanges) for table in training.values())
+    done = 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("activations", done, total)
+
+    windows = {view: store.windows(table.exchanges, view, step) for view, table in training.items()}
+    picked = choose(windows["prompt"], training["prompt"], wide.layers, progress)
+    columns = np.concatenate([np.arange(wide.width) + wide.layers.index(layer) * wide.width for layer in picked.layers])
+    fitted = {}
+    for view in VIEWS:
+        steps = iter(range(1, 1_000))
+        fitted[view] = fit_probe(
+            windows[view],
+            training[view].labels,
+            picked.strength,
+            columns=columns,
+            progress=lambda _, view=view, steps=steps: progress(f"probe, {view} view", next(steps), 60),  # type: ignore[misc]
+        )
+    return Backbone(options.backbone, picked.layers), fitted
+
+
+def _probe(backbone: Backbone, heads: dict[View, Heads]) -> Probe:
+    return Probe(backbone.layers, {view: w for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()})
+
+
+def _screen(heads: dict[View, Heads]) -> Screen:
+    # Rounded as they will be stored, so that calibration sees what serving will.
+    return Screen(
+        {view: w.astype(np.float16).astype(np.float32) for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()}
+    )
+
+
+def _record(
+    constitution: Constitution,
+    data: dict[tuple[View, str], Table],
+    cascade: Cascade,
+    points: dict[View, OperatingPoint],
+    name: str,
+    options: Options,
+) -> GuardRecord:
+    return GuardRecord(
+        name=name,
+        constitution=constitution.name,
+        constitution_hash=constitution.hash,
+        budget=options.budget,
+        near_miss_budget=options.near_miss_budget,
+        seed=options.seed,
+        backbone=options.backbone,
+        layers=list(cascade.backbone.layers),
+        clauses=list(cascade.clauses),
+        views={view: _view(point) for view, point in points.items()},
+        n_examples={f"{view} {split}": len(table.exchanges) for (view, split), table in data.items()},
+    )
+
+
+def _view(point: OperatingPoint) -> ViewRecord:
+    calibration: Calibration = point.calibration
+    evidence = {name: SliceEvidence(n=e.n, flagged=e.flagged, bound=e.bound) for name, e in calibration.evidence.items()}
+    return ViewRecord(
+        threshold=min(calibration.threshold, 1.0),
+        temperature=point.temperature,
+        offset=point.offset,
+        mix=point.mix,
+        certified=calibration.certified,
+        sentence=calibration.sentence,
+        evidence=evidence,
+    )
+
+
+def _save(out: Path, record: GuardRecord, constitution: Constitution, cascade: Cascade) -> None:
+    tensors = {
+        stem: {f"{view}.{part}": values[view] for view in VIEWS for part, values in (("weight", scorer.weights), ("bias", scorer.biases))}
+        for stem, scorer in (("probe", cascade.probe), ("screen", cascade.screen))
+    }
+    tensors["screen"] = {name: array.astype(np.float16) if name.endswith("weight") else array for name, array in tensors["screen"].items()}
+    save(out, record, constitution.source, tensors, card(record, constitution))

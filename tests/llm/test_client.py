@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import anyio
+import pytest
+
+from charter.errors import TeacherError
+from charter.llm.chat import Reply, Request
+from charter.llm.client import OpenAIChat
+from charter.records import Turn
+
+ASK = Request((Turn("user", "Say fine."),), max_tokens=5, temperature=0.3, seed=11, stop=("\n",))
+
+
+def completion(text: str, **extra: Any) -> dict[str, Any]:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, **extra}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+def refusal(status: int, message: str, **headers: str) -> tuple[int, dict[str, str], Any]:
+    return status, headers, {"error": {"message": message}}
+
+
+def ask(url: str, request: Request = ASK, **options: Any) -> Reply:
+    async def run() -> Reply:
+        chat = OpenAIChat(url, "m", first_wait_s=0.01, **options)
+        try:
+            return await chat.complete(request)
+        finally:
+            await chat.aclose()
+
+    return anyio.run(run)
+
+
+def test_the_whole_request_is_sent_and_the_whole_reply_read(stub: Any) -> None:
+    top = [{"token": "a", "logprob": -0.5, "bytes": None}, {"token": "b", "logprob": -1.5, "bytes": None}]
+    logprobs = {"content": [{"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": top}]}
+    stub.script = lambda body, n: (200, {}, completion("fine", logprobs=logprobs))
+    request = Request(ASK.messages, 5, 0.3, 11, ("\n",), top_logprobs=2)
+    assert ask(stub.url, request) == Reply("fine", 7, 3, ({"a": -0.5, "b": -1.5},))
+    assert stub.bodies == [
+        {
+            "model": "m", "messages": [{"role": "user", "content": "Say fine."}], "temperature": 0.3, "seed": 11,
+            "max_tokens": 5, "stop": ["\n"], "logprobs": True, "top_logprobs": 2,
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", [" 2. blue", "1. red\n2. blue"])
+def test_a_prefill_is_the_last_message_and_never_part_of_the_reply(stub: Any, answer: str) -> None:
+    stub.script = lambda body, n: (200, {}, completion(answer))
+    reply = ask(stub.url, Request(ASK.messages, 5, 0.0, 0, prefill="1. red\n"))
+    assert stub.bodies[0]["messages"][-1] == {"role": "assistant", "content": "1. red\n"}
+    assert stub.bodies[0]["continue_final_message"] is True
+    assert reply.text == answer.removeprefix("1. red\n")
+
+
+def test_a_server_that_refuses_a_field_by_name_is_asked_without_it_once_and_for_all(stub: Any) -> None:
+    def script(body: dict[str, Any], n: int) -> tuple[int, dict[str, str], Any]:
+        for name in ("continue_final_message", "max_tokens"):
+            if name in body:
+                return refusal(400, f"Unrecognized argument: {name}. Use max_completion_tokens" if name == "max_tokens" else f"Unrecognized: {name}")
+        return 200, {}, completion("fine")
+
+    stub.script = script
+
+    async def run() -> None:
+        chat = OpenAIChat(stub.url, "m")
+        request = Request(ASK.messages, 5, 0.0, 0, prefill="x")
+        await chat.complete(request)
+        calls = len(stub.bodies)
+        await chat.complete(request)
+        assert len(stub.bodies) == calls + 1
+        assert stub.bodies[-1]["max_completion_tokens"] == 5
+        await chat.aclose()
+
+    anyio.run(run)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_passing_faults_are_tried_again(stub: Any, status: int) -> None:
+    stub.script = lambda body, n: refusal(status, "busy") if n < 2 else (200, {}, completion("at last"))
+    assert ask(stub.url).text == "at last"
+    assert len(stub.bodies) == 3
+
+
+def test_retry_after_is_waited_for(stub: Any) -> None:
+    stub.script = lambda body, n: refusal(429, "slow down", **{"retry-after": "0.4"}) if n == 0 else (200, {}, completion("fine"))
+    start = time.monotonic()
+    ask(stub.url)
+    assert time.monotonic() - start >= 0.4
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"), [(401, "OPENAI_API_KEY"), (404, "--teacher-model"), (400, "--teacher-model"), (429, "later"), (500, "later")]
+)
+def test_a_lasting_fault_is_one_sentence_that_says_what_to_do(stub: Any, status: int, hint: str) -> None:
+    stub.script = lambda body, n: refusal(status, "no\nsuch luck")
+    with pytest.raises(TeacherError) as caught:
+        ask(stub.url, attempts=2)
+    assert len(stub.bodies) == (2 if status in (429, 500) else 1)
+    assert all(part in str(caught.value) for part in (stub.url, str(status), "no such luck", hint))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", ["<html>welcome</html>", "{}", "[]", '{"choices": []}'])
+def test_an_answer_that_is_no_completion_is_a_teacher_error(stub: Any, answer: str) -> None:
+    stub.script = lambda body, n: (200, {"content-type": "text/html" if "<" in answer else "application/json"}, answer)
+    with pytest.raises(TeacherError, match="no chat completion"):
+        ask(stub.url, attempts=1)
+
+
+def test_a_server_that_hangs_is_given_up(stub: Any) -> None:
+    def script(body: dict[str, Any], n: int) -> tuple[int, dict[str, str], Any]:
+        time.sleep(0.6)
+        return 200, {}, completion("late")
+
+    stub.script = script
+    with pytest.raises(TeacherError, match="in time"):
+        ask(stub.url, timeout_s=0.1, attempts=2)
+
+
+def test_check_tells_in_one_call_that_nobody_is_there() -> None:
+    async def run() -> None:
+        await OpenAIChat("http://127.0.0.1:9/v1", "m").check()
+
+    with pytest.raises(TeacherError, match=r"can't be reached.*is it running"):
+        anyio.run(run)
+
+
+def test_a_url_without_a_scheme_is_refused() -> None:
+    with pytest.raises(TeacherError, match="looks like http"):
+        OpenAIChat("localhost:8000", "m")

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charter.evaluation.datasets import Item, Set
+from charter.evaluation.run import Results
+from charter.evaluation.write import measure
+from charter.guard.folder import Guard
+from charter.records import Exchange, Turn
+from charter.report.page import headline, interval, rate, render, slice_groups
+
+Measured = tuple[dict[str, Any], Results]
+VOID = {"meta", "br", "link", "img"}
+
+
+class Checker(HTMLParser):
+    """Collects links, and checks that every element that is opened is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.tables: list[dict[str, int]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.outside += [f"{k}={v}" for k, v in attrs if k in ("src", "href", "xlink:href", "action") and not (v or "").startswith("#")]
+        self.outside += [tag] * (tag in ("script", "link", "iframe", "object", "img"))
+        if tag == "table":
+            self.tables.append({"th": 0})
+        if tag == "th":
+            self.tables[-1]["th"] += 1
+            assert dict(attrs).get("scope"), "a header cell says what it heads"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+
+def checked(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    return checker
+
+
+@pytest.fixture(scope="module")
+def page(measured: Measured, guard: Guard, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    render(*measured, guard, path)
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_is_one_well_formed_file_that_loads_nothing(page: str) -> None:
+    checker = checked(page)
+    assert checker.outside == []
+    assert "url(http" not in page
+    assert "@import" not in page
+    assert all(table["th"] for table in checker.tables)
+
+
+def test_the_page_says_what_may_not_be_concluded_and_how_to_run_it_again(page: str) -> None:
+    for heading in ("What may not be concluded", "What it catches", "What it wrongly refuses", "Operating point", "How to reproduce"):
+        assert heading in page
+    assert "charter evaluate tiny --data &#39;a &amp; b&#39;" in page
+    assert "can&#39;t be certified" in page
+    assert "2 (label controversial)" in page
+
+
+def test_the_headline_stands_with_interval_and_n(page: str, measured: Measured) -> None:
+    recall = measured[0]["sets"]["heldout_prompt"]["recall"]
+    card = page[page.index("are caught") :][:400]
+    assert re.search(rf"{100 * recall['low']:.1f} to {100 * recall['high']:.1f} %.*n = {recall['n']}", card)
+
+
+def test_the_page_follows_light_dark_and_print(page: str) -> None:
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    assert page.count("<svg") == 3
+    assert not re.search(r"#00000\d", page), "a stand-in colour was left in a figure"
+    assert "heldout_prompt</text>" in page
+
+
+def test_the_caught_reply_is_shown_token_by_token(page: str) -> None:
+    tokens = page[page.index('<div class="tokens">') : page.index("</div>", page.index('<div class="tokens">'))]
+    assert len(re.findall(r'class="crossing withheld"', tokens)) == 1
+    shown = re.sub(r"<[^>]+>", "", tokens)
+    assert shown.startswith("Many things live here, and in the end there comes a wolf")
+    assert re.search(r"crossing withheld[^>]*> wolf<", tokens)
+
+
+def test_the_same_evaluation_gives_the_same_bytes(measured: Measured, guard: Guard, page: str, tmp_path: Path) -> None:
+    render(*measured, guard, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def test_markup_in_data_stays_text(guard: Guard, tmp_path: Path) -> None:
+    nasty = "<script>alert(1)</script> & wolf wolf wolf"
+    sets = [Set("<b>set</b>", "prompt", tuple(Item(Exchange(str(n), (Turn("user", nasty),)), bool(n), "<i>slice</i>") for n in (0, 1)))]
+    evaluation, results = measure(guard, sets, tmp_path, command="<u>x</u>")
+    render(evaluation, results, guard, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert checked(page).outside == []
+    assert not re.search(r"<(script|b>set|i>slice|u>x)", page)
+    assert "&lt;i&gt;slice&lt;/i&gt;" in page
+    tokens = page[page.index('<div class="tokens">') :]
+    assert re.sub(r"<[^>]+>", "", tokens).startswith("&lt;script&gt;alert(1)&lt;/script&gt; &amp; wolf")
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_a_set_of_one_class_gives_dashes_not_zeros(guard: Guard, sets: list[Set], positive: bool, tmp_path: Path) -> None:
+    one = Set("one", "prompt", tuple(replace(i, family=None, clause=None) for i in sets[0].items if i.positive == positive))
+    evaluation, results = measure(guard, [one], tmp_path)
+    render(evaluation, results, guard, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    checked(page)
+    assert headline(evaluation) is None
+    assert "no restricted reply was there to be replayed" in page
+    assert ("No harmless item was scored" in page) == positive
+    assert ("No restricted exchange that may be shown here was caught" in page) != positive
+
+
+def test_the_headline_prefers_held_out_sets_then_the_largest_with_both_classes(measured: Measured) -> None:
+    evaluation = copy.deepcopy(measured[0])
+    found = headline(evaluation)
+    assert found
+    assert found["name"] == "heldout_prompt"
+    both = evaluation["sets"].pop("heldout_prompt")
+    evaluation["sets"].pop("heldout_reply")
+    evaluation["sets"] |= {
+        "small": both,
+        "large": {**both, "n": 99},
+        "larger": {**both, "n": 999, "auroc": {**both["auroc"], "value": None}},
+    }
+    found = headline(evaluation)
+    assert found
+    assert found["name"] == "large"
+
+
+def test_slices_are_grouped_by_what_a_refusal_means() -> None:
+    fpr = {"value": 0.1, "low": 0.0, "high": 0.2, "n": 9}
+    names = ["chat", "permitted:animals", "chat (reply)", "restricted:wolves (reply)", "xstest", "public (reply)"]
+    groups = slice_groups({"sets": {"xstest": {}, "public": {}}, "slices": {n: {"n": 9, "flagged": 1, "fpr": fpr} for n in names}})
+    assert {title: list(group) for title, group in groups.items()} == {
+        "Ordinary prompts": ["chat"],
+        "Near misses": ["animals"],
+        "Sets by others": ["public (reply)", "xstest"],
+        "Harmless replies": ["chat"],
+        "Replies to restricted prompts": ["wolves"],
+    }
+
+
+def test_a_figure_that_is_absent_reads_as_a_dash() -> None:
+    none = {"value": None, "low": None, "high": None, "n": 0}
+    assert interval(none) == rate(none) == "\u2013"
+    assert "12.5 %" in rate({"value": 0.125, "low": 0.1, "high": 0.2, "n": 8})
+
+
+def test_results_of_many_sets_keep_the_page_to_a_number_of_panels(guard: Guard, sets: list[Set], tmp_path: Path) -> None:
+    many = [replace(sets[0], name=f"set{n:02}", items=sets[0].items[:4]) for n in range(18)]
+    evaluation, results = measure(guard, many, tmp_path)
+    render(evaluation, results, guard, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "The 2 smallest sets are in the table only" in page
+    assert "set17</th>" in page

@@ -1,0 +1,121 @@
+"""Intervals and ranking figures against second sources: SciPy, scikit-learn, brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from charter import statistics as s
+from charter.errors import NoData
+
+PAIRS = st.lists(st.tuples(st.booleans(), st.one_of(st.integers(0, 4).map(lambda i: i / 4), st.floats(-1, 1))), min_size=2, max_size=60)
+"""(label, score), ties among them."""
+COUNTS = st.integers(1, 5_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+def _both_classes(pairs: list[tuple[bool, float]]) -> tuple[list[bool], list[float]]:
+    labels = [label for label, _ in pairs]
+    assume(any(labels) and not all(labels))
+    return labels, [score for _, score in pairs]
+
+
+@given(COUNTS, st.sampled_from([0.8, 0.95, 0.99]))
+def test_clopper_pearson_is_scipys_exact_interval(counts: tuple[int, int], level: float) -> None:
+    interval, expected = s.clopper_pearson(*counts, level), binomtest(*counts).proportion_ci(level, method="exact")
+    assert (interval.value, interval.n) == (counts[0] / counts[1], counts[1])
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@given(COUNTS)
+def test_the_upper_bound_is_the_rate_at_which_so_few_hits_have_five_percent(counts: tuple[int, int]) -> None:
+    hits, n = counts
+    bound = s.upper_bound(hits, n)
+    if hits == n:
+        assert bound == 1
+    else:
+        assert binomtest(hits, n, bound, alternative="less").pvalue == pytest.approx(0.05, abs=1e-6)
+    if hits == 0:
+        assert bound == pytest.approx(1 - 0.05 ** (1 / n))
+
+
+@pytest.mark.parametrize(("budget", "n"), [(0.001, 2995), (0.005, 598), (0.01, 299), (0.05, 59), (0.1, 29)])
+def test_certifiable_is_the_smallest_n_whose_bound_without_an_error_meets_the_budget(budget: float, n: int) -> None:
+    assert s.certifiable(budget) == n
+    assert s.upper_bound(0, n) <= budget < s.upper_bound(0, n - 1)
+
+
+@given(PAIRS)
+def test_auroc_is_scikit_learns(pairs: list[tuple[bool, float]]) -> None:
+    labels, scores = _both_classes(pairs)
+    assert s.auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+@given(PAIRS)
+def test_average_precision_is_scikit_learns(pairs: list[tuple[bool, float]]) -> None:
+    labels, scores = _both_classes(pairs)
+    assert s.average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+
+
+@given(PAIRS, st.booleans())
+def test_neither_figure_depends_on_the_order_of_the_items(pairs: list[tuple[bool, float]], backwards: bool) -> None:
+    labels, scores = _both_classes(pairs)
+    other = [(y, z) for y, z in (pairs[::-1] if backwards else sorted(pairs))]
+    for figure in (s.auroc, s.average_precision):
+        assert figure(labels, scores) == pytest.approx(figure(*zip(*other, strict=True)), abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_f1_is_scikit_learns(pairs: list[tuple[bool, bool]]) -> None:
+    labels, flagged = zip(*pairs, strict=True)
+    assert s.f1(labels, flagged) == pytest.approx(f1_score(labels, flagged, zero_division=0.0))
+
+
+@given(PAIRS, st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.29, 0.5, 1.0]))
+def test_recall_at_fpr_is_the_best_recall_of_any_threshold_within_the_rate(pairs: list[tuple[bool, float]], rate: float) -> None:
+    labels, scores = _both_classes(pairs)
+    y, z = np.array(labels), np.array(scores)
+    recalls = [np.mean(z[y] > t) for t in [-np.inf, *z] if np.mean(z[~y] > t) <= rate]
+    assert s.recall_at_fpr(labels, scores, rate) == max(recalls)
+
+
+@settings(max_examples=10)
+@given(PAIRS, st.integers(0, 100))
+def test_a_bootstrap_repeats_with_its_seed_and_its_figure_is_that_of_all_items(pairs: list[tuple[bool, float]], seed: int) -> None:
+    labels, scores = _both_classes(pairs)
+    interval = s.bootstrap(s.auroc, labels, scores, seed, draws=40)
+    assert interval == s.bootstrap(s.auroc, labels, scores, seed, draws=40)
+    assert (interval.value, interval.n) == (s.auroc(labels, scores), len(pairs))
+    assert interval.low is not None
+    assert interval.high is not None
+    assert 0 <= interval.low <= interval.high <= 1
+
+
+def test_a_bootstrap_interval_covers_what_theory_says_it_should() -> None:
+    """AUROC of two normals one deviation apart is Phi(1 / sqrt 2) = 0.760; Hanley-McNeil gives its standard error."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(400) < 200
+    scores = rng.normal(size=400) + labels
+    interval = s.bootstrap(s.auroc, labels, scores, seed=0)
+    assert interval.low is not None
+    assert interval.high is not None
+    a = s.auroc(labels, scores)
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    error = np.sqrt((a * (1 - a) + 199 * (q1 - a * a) + 199 * (q2 - a * a)) / 200**2)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert interval.low < 0.760 < interval.high
+
+
+@pytest.mark.parametrize("labels", [[], [True, True], [False, False]])
+def test_no_data_is_an_error_and_never_zero(labels: list[bool]) -> None:
+    scores = [0.5] * len(labels)
+    for figure in (s.auroc, s.average_precision, lambda y, z: s.recall_at_fpr(y, z, 0.1), lambda y, z: s.bootstrap(s.auroc, y, z, 0)):
+        with pytest.raises(NoData):
+            figure(labels, scores)
+    for proportion in (s.clopper_pearson, s.upper_bound):
+        with pytest.raises(NoData):
+            proportion(0, 0)
+    assert s.absent(len(labels)).as_dict() == {"value": None, "low": None, "high": None, "n": len(labels)}
