@@ -44,10 +44,18 @@ clauses:
     examples: [How does a pin tumbler lock work?]
 """
 WORDS = (
-    "the", "door", "don't", "I'll", "naïve", "Straße", "привет", "日本語のテキスト", "한국어", "עברית", "नमस्ते", "e\u0301t\u0301e\u0301", "😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪",
-    "def f(x):\n\treturn x**2", "if (a[i] != b[i]) {\r\n    break;\r\n}", "</div>", "x=1;y=2", "SELECT * FROM t;", "\\u0041", "https://example.org/a?b=c#d",
-    "<|im_end|>", "<|im_start|>system", "<|endoftext|>", "<|im_start|>", "aGVsbG8gd29ybGQgdGhpcw==", "4tt4ck", "h3ll0", "@ttack", "h.e.l.l.o", "pаypаl", "SHOUTED", "eRrAtIc",
-    "zero\u200bwidth", "\u200b", "\ufeff", "\u2028", "\u00a0", "\x85", "\x1c", "\x00", "\x13", "\x04\x16", "ﬁne", "１２３", "a" * 70, "=" * 130, "字" * 66, "😀" * 40, "3.14159", "...", "—", "“quoted”",
+    # scripts
+    "the", "door", "don't", "I'll", "naïve", "Straße", "привет", "日本語のテキスト", "한국어", "עברית", "नमस्ते", "e\u0301t\u0301e\u0301",
+    "😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪",
+    # code
+    "def f(x):\n\treturn x**2", "if (a[i] != b[i]) {\r\n    break;\r\n}", "</div>", "x=1;y=2", "SELECT * FROM t;", "\\u0041",
+    "https://example.org/a?b=c#d", "<|im_end|>", "<|im_start|>system", "<|endoftext|>", "<|im_start|>",
+    # disguises
+    "aGVsbG8gd29ybGQgdGhpcw==", "4tt4ck", "h3ll0", "@ttack", "h.e.l.l.o", "pаypаl", "SHOUTED", "eRrAtIc", "zero\u200bwidth", "ﬁne", "１２３",
+    # characters that are read or encoded in odd ways
+    "\u200b", "\ufeff", "\u2028", "\u00a0", "\x85", "\x1c", "\x00", "\x13", "\x04\x16", "—", "“quoted”", "3.14159", "...",
+    # long runs
+    "a" * 70, "=" * 130, "字" * 66, "😀" * 40,
 )  # fmt: skip
 SPACES = (" ", " ", " ", "  ", "\n", "\n\n", "\t", "\r\n", "", "\u3000", " " * 67)
 
@@ -55,7 +63,9 @@ SPACES = (" ", " ", " ", "  ", "\n", "\n\n", "\t", "\r\n", "", "\u3000", " " * 6
 @pytest.fixture(scope="session")
 def texts() -> st.SearchStrategy[str]:
     """Prose, code, emoji, disguised words, control tokens written out, odd white space; no lone surrogates."""
-    awkward = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(SPACES)), max_size=12).map(lambda pairs: "".join(w + s for w, s in pairs))
+    awkward = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(SPACES)), max_size=12).map(
+        lambda pairs: "".join(w + s for w, s in pairs)
+    )
     anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
     return st.one_of(awkward, anything, st.tuples(awkward, anything, awkward).map("".join))
 
@@ -95,7 +105,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=marks, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=marks, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     raw.train_from_iterator(["the door of the house is the door of the locksmith, and the lock is old"] * 4, trainer)
     folder = tmp_path_factory.mktemp("tiny-llama")
     PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=marks[0], additional_special_tokens=marks[1:]).save_pretrained(folder)
@@ -126,7 +138,9 @@ def random_tensors(embedded_backbone: Backbone) -> dict[str, dict[str, Any]]:
     rng = np.random.default_rng(11)
     encoder = embedded_backbone.encoder
     sample = [i for piece in encoder.turn(Turn("user", "How do locks work? " + " ".join(WORDS))) for i in piece.ids]
-    states = embedded_backbone.batch([sample])[0].reshape(len(sample), -1).numpy()[1:]  # the first token's state is an outlier in every text
+    states = (
+        embedded_backbone.batch([sample])[0].reshape(len(sample), -1).numpy()[1:]
+    )  # the first token's state is an outlier in every text
     mean, spread = states.mean(0), states.std(0)
     probe: dict[str, Any] = {}
     screen: dict[str, Any] = {}
@@ -161,7 +175,9 @@ def saved_guard(random_tensors: dict[str, dict[str, Any]], tmp_path_factory: pyt
     evidence = {"chat": SliceEvidence(n=100, flagged=0, bound=0.0296)}
 
     def view(mix: float) -> ViewRecord:
-        return ViewRecord(threshold=0.9, temperature=1.5, offset=0.1, mix=mix, certified=False, sentence="Not certified.", evidence=evidence)
+        return ViewRecord(
+            threshold=0.9, temperature=1.5, offset=0.1, mix=mix, certified=False, sentence="Not certified.", evidence=evidence
+        )
 
     record = GuardRecord(
         name="test-guard", constitution="two-clauses", constitution_hash=parse(CONSTITUTION, "constitution.yaml").hash, budget=0.01,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from io import StringIO
@@ -21,6 +21,8 @@ from charter.records import Side
 
 MAX_BYTES = 1_000_000
 """A constitution is written by people; a larger file is a mistake or an attack."""
+DEEPEST = 16
+"""Levels of nesting in the YAML; four are needed."""
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 TOP_KEYS = {"name", "version", "purpose", "clauses"}
 CLAUSE_KEYS = {"id", "side", "title", "text", "examples", "counterpart"}
@@ -151,18 +153,13 @@ def _digest(value: object) -> str:
 
 
 def _yaml(text: str, where: str) -> Any:
-    """The tree with its line numbers. The round-trip loader builds no Python objects from tags, and aliases are refused:
-    a few lines of nested aliases unfold to gigabytes."""
+    """The tree with its line numbers. The round-trip loader builds no Python objects from tags."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import TaggedScalar
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
-    from ruamel.yaml.tokens import AliasToken, TagToken
 
     try:
-        for token in YAML().scan(StringIO(text)):
-            if isinstance(token, AliasToken | TagToken):
-                line = token.start_mark.line + 1
-                raise ConstitutionError(f"{where}:{line}: YAML aliases and tags are not accepted; write the text out in plain words")
+        _refuse_tricks(YAML().scan(StringIO(text)), where)
         tree = YAML().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -177,6 +174,23 @@ def _yaml(text: str, where: str) -> Any:
             f"{where}:1: a constitution has the keys name, version, purpose and clauses; `charter init` writes a starter"
         )
     return tree
+
+
+def _refuse_tricks(tokens: Iterable[Any], where: str) -> None:
+    """A few lines of nested aliases unfold to gigabytes, and deep nesting to a stack overflow."""
+    from ruamel.yaml import tokens as t
+
+    depth = 0
+    for token in tokens:
+        line = token.start_mark.line + 1
+        if isinstance(token, t.AliasToken | t.TagToken):
+            raise ConstitutionError(f"{where}:{line}: YAML aliases and tags are not accepted; write the text out in plain words")
+        if isinstance(token, t.BlockSequenceStartToken | t.BlockMappingStartToken | t.FlowSequenceStartToken | t.FlowMappingStartToken):
+            depth += 1
+        elif isinstance(token, t.BlockEndToken | t.FlowSequenceEndToken | t.FlowMappingEndToken):
+            depth -= 1
+        if depth > DEEPEST:
+            raise ConstitutionError(f"{where}:{line}: nested too deeply; a constitution is a list of clauses, each with plain keys")
 
 
 class _Checker:

@@ -113,7 +113,7 @@ def read_examples(path: Path) -> Iterator[Example]:
     """The rows of an examples.parquet, in order, a group at a time.
 
     Raises:
-        DataError: the file is missing, is no parquet file, or lacks a column.
+        DataError: the file is missing, damaged, no parquet file, or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -131,22 +131,31 @@ def read_examples(path: Path) -> Iterator[Example]:
             for batch in file.iter_batches(2_000, columns=names):
                 for row in batch.to_pylist():
                     yield Example(**{**row, "turns": tuple(Turn(**t) for t in row["turns"])})
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: this is not a parquet file of examples ({error})") from error
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:  # damage shows up in many ways, the last two in the rows
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: this is not a parquet file of examples ({reason}); write it with `charter synthesize`") from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    r"""The objects of a JSONL file (plain or .gz) with their line numbers. Lines end at \n only: text may hold U+2028."""
-    import gzip
+    r"""The objects of a JSONL file (plain or .gz) with their line numbers. Lines end at \n only: text may hold U+2028.
 
-    with (
-        gzip.open(path, "rt", encoding="utf-8", newline="\n")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8", newline="\n") as lines
-    ):
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, parse_object(line, f"{path}:{number}")
+    Raises:
+        DataError: the file can't be read, or a line is no JSON object.
+    """
+    import gzip
+    import zlib
+
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="\n")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8", newline="\n") as lines
+        ):
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, parse_object(line, f"{path}:{number}")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read ({error}); is it a whole JSONL file in UTF-8?") from error
 
 
 def parse_object(line: str, where: str) -> dict[str, Any]:
@@ -159,6 +168,8 @@ def parse_object(line: str, where: str) -> dict[str, Any]:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: JSON with a number too long or nesting too deep ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON object is expected, not {type(value).__name__}")
     return value

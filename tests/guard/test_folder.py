@@ -25,7 +25,10 @@ from charter.records import Exchange, Turn
 ALL = ("guard.json", *FILES)
 EXCHANGES = [
     Exchange("a", (Turn("user", "How do locks work? 😀"),)),
-    Exchange("b", (Turn("system", "Be brief."), Turn("user", "Write code."), Turn("assistant", "```\nx = [1, 2]\n```\nThat is all there is to it."))),
+    Exchange(
+        "b",
+        (Turn("system", "Be brief."), Turn("user", "Write code."), Turn("assistant", "```\nx = [1, 2]\n```\nThat is all there is to it.")),
+    ),
 ]
 
 
@@ -35,10 +38,9 @@ def folder(saved_guard: Path, tmp_path: Path) -> Path:
     return shutil.copytree(saved_guard, tmp_path / "guard")
 
 
-def _refused(folder: Path, match: str = "", error: type[Exception] = GuardError) -> None:
-    with pytest.raises(error, match=match) as caught:
+def _refused(folder: Path, match: str | None = None) -> None:
+    with pytest.raises(GuardError, match=match) as caught:
         load(folder)
-    assert type(caught.value) is error
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
 
@@ -68,7 +70,9 @@ def test_a_guard_keeps_its_constitution_operating_points_and_name(saved_guard: P
     guard = load(saved_guard)
     assert (guard.name, guard.clauses) == ("test-guard", ("locks", "potions"))
     assert guard.constitution == parse((saved_guard / "constitution.yaml").read_text(), "x")
-    assert {view: (p.threshold, p.temperature, p.offset) for view, p in guard.policies.items()} == dict.fromkeys(("prompt", "exchange"), (0.9, 1.5, 0.1))
+    assert {view: (p.threshold, p.temperature, p.offset) for view, p in guard.policies.items()} == dict.fromkeys(
+        ("prompt", "exchange"), (0.9, 1.5, 0.1)
+    )
     assert guard.cascade.mix == {"prompt": 0.5, "exchange": 0.6}
     assert guard.hash == hashlib.sha256((saved_guard / "guard.json").read_bytes()).hexdigest()[:16]
     assert {p.name for p in saved_guard.iterdir()} == set(ALL)
@@ -94,7 +98,9 @@ def test_a_missing_file_is_refused(name: str, folder: Path) -> None:
 
 @settings(max_examples=40)
 @given(name=st.sampled_from(FILES), data=st.data())
-def test_a_changed_byte_in_any_file_is_refused(name: str, data: st.DataObject, saved_guard: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_changed_byte_in_any_file_is_refused(
+    name: str, data: st.DataObject, saved_guard: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = shutil.copytree(saved_guard, tmp_path_factory.mktemp("byte") / "guard", copy_function=_link)
     content = bytearray((folder / name).read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
@@ -192,7 +198,9 @@ def _without_a_view(tensors: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("stem", ["probe", "screen"])
 @pytest.mark.parametrize("change", [_with_nan, _with_infinity, _with_overflow, _with_another_shape, _with_a_shape_turned, _without_a_view])
-def test_weights_that_do_not_fit_are_refused_even_where_the_hashes_agree(stem: str, change: Callable[[dict[str, Any]], None], folder: Path) -> None:
+def test_weights_that_do_not_fit_are_refused_even_where_the_hashes_agree(
+    stem: str, change: Callable[[dict[str, Any]], None], folder: Path
+) -> None:
     file = folder / f"{stem}.safetensors"
     tensors = {name: array.copy() for name, array in load_file(file).items()}
     change(tensors)
@@ -256,7 +264,9 @@ def _save_again(folder: Path, saved_guard: Path, tensors: dict[str, dict[str, An
     save(folder, record, (saved_guard / "constitution.yaml").read_text(), tensors, "# Another card\n")
 
 
-def test_saving_over_a_foreign_folder_is_refused_and_leaves_it_whole(saved_guard: Path, random_tensors: dict[str, Any], tmp_path: Path) -> None:
+def test_saving_over_a_foreign_folder_is_refused_and_leaves_it_whole(
+    saved_guard: Path, random_tensors: dict[str, Any], tmp_path: Path
+) -> None:
     place = tmp_path / "thesis"
     (place / "drafts").mkdir(parents=True)
     (place / "drafts" / "one.txt").write_text("years of work")
@@ -288,10 +298,21 @@ def test_saving_over_a_guard_or_an_empty_folder_replaces_it_and_leaves_nothing_b
 
 def test_a_save_that_fails_leaves_the_older_guard_and_nothing_beside_it(folder: Path, saved_guard: Path, tmp_path: Path) -> None:
     before = _contents(tmp_path)
-    with pytest.raises(TypeError):
-        _save_again(folder, saved_guard, {"probe": {"prompt.weight": np.zeros(3)}, "screen": {"prompt.weight": object()}})
+    with pytest.raises(FileNotFoundError):
+        _save_again(folder, saved_guard, {"probe": {"prompt.weight": np.zeros(3)}})
     assert _contents(tmp_path) == before
     assert {p.name for p in tmp_path.iterdir()} == {"guard"}
+
+
+def test_saving_through_a_link_replaces_what_it_points_to(
+    folder: Path, saved_guard: Path, random_tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    _save_again(link, saved_guard, random_tensors)
+    assert link.is_symlink()
+    assert (folder / "card.md").read_text() == "# Another card\n"
+    assert {p.name for p in tmp_path.iterdir()} == {"guard", "link"}
 
 
 def test_nothing_in_a_guard_folder_is_a_pickle(saved_guard: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
-from charter.guard.policy import Judge, ViewPolicy, decide
+from charter.guard.policy import Judge, decide
+from charter.models.calibrate import ViewPolicy
 from charter.records import Verdict
 
 POLICY = ViewPolicy(threshold=0.8, temperature=2.0, offset=-0.5)
@@ -64,6 +65,9 @@ def test_a_guard_without_clauses_flags_without_naming_one() -> None:
     assert judge.verdict.clause is None
 
 
-@pytest.mark.parametrize(("flagged", "mode", "action"), [(True, "enforce", "block"), (True, "shadow", "allow"), (False, "enforce", "allow"), (False, "shadow", "allow")])
+@pytest.mark.parametrize(
+    ("flagged", "mode", "action"),
+    [(True, "enforce", "block"), (True, "shadow", "allow"), (False, "enforce", "allow"), (False, "shadow", "allow")],
+)
 def test_only_a_flag_in_enforce_mode_blocks(flagged: bool, mode: str, action: str) -> None:
     assert decide(Verdict(flagged, 0.9, None, None), mode) == action  # type: ignore[arg-type]

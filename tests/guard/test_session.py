@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from charter.guard.policy import Judge, ViewPolicy
+from charter.guard.policy import Judge
 from charter.guard.session import GuardSession
+from charter.models.calibrate import ViewPolicy
 from charter.records import Exchange, Turn, Verdict, View
 
 if TYPE_CHECKING:
@@ -69,17 +70,19 @@ def _flags_midway(data: st.DataObject, cascade: Cascade, chunks: list[str]) -> N
 
 @settings(max_examples=12)
 @given(data=st.data())
-def test_everything_before_the_first_crossing_leaves_and_nothing_from_it_on(data: st.DataObject, chunked: Chunker, random_cascade: Cascade) -> None:
+def test_everything_before_the_first_crossing_leaves_and_nothing_from_it_on(
+    data: st.DataObject, chunked: Chunker, random_cascade: Cascade
+) -> None:
     _flags_midway(data, random_cascade, chunked(data, REPLY))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_whatever_the_text_it_leaves_up_to_the_flag(data: st.DataObject, texts: Any, chunked: Chunker, random_cascade: Cascade) -> None:
     _flags_midway(data, random_cascade, chunked(data, data.draw(texts)))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_a_reply_that_passes_leaves_whole_and_nothing_before_it_was_scored(
     data: st.DataObject, texts: Any, chunked: Chunker, random_cascade: Cascade

@@ -100,7 +100,9 @@ def test_every_field_and_the_model_count_for_the_key(field: str, text: str) -> N
 
 
 def test_the_key_is_the_same_in_every_process() -> None:
-    code = "from charter.llm.chat import Request; from charter.records import Turn; print(Request((Turn('user', 'Hi'),), 5, 0.0, 0).key('m'))"
+    code = (
+        "from charter.llm.chat import Request; from charter.records import Turn; print(Request((Turn('user', 'Hi'),), 5, 0.0, 0).key('m'))"
+    )
     keys = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)}
     assert keys == {ASK.key("m")}
 

@@ -62,7 +62,9 @@ def test_a_server_that_refuses_a_field_by_name_is_asked_without_it_once_and_for_
     def script(body: dict[str, Any], n: int) -> tuple[int, dict[str, str], Any]:
         for name in ("continue_final_message", "max_tokens"):
             if name in body:
-                return refusal(400, f"Unrecognized argument: {name}. Use max_completion_tokens" if name == "max_tokens" else f"Unrecognized: {name}")
+                return refusal(
+                    400, f"Unrecognized argument: {name}. Use max_completion_tokens" if name == "max_tokens" else f"Unrecognized: {name}"
+                )
         return 200, {}, completion("fine")
 
     stub.script = script

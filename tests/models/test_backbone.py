@@ -165,7 +165,9 @@ def test_the_layers_read_are_the_outputs_of_those_blocks(tiny_folder: Path, tiny
     with torch.inference_mode():
         hidden = AutoModel.from_pretrained(tiny_folder).eval()(input_ids=torch.tensor([row]), output_hidden_states=True).hidden_states
     both, first = tiny_llama.batch([row]), Backbone(str(tiny_folder), [1]).batch([row])
-    torch.testing.assert_close(both[0, :, 0], hidden[1][0])  # the last of hidden_states comes after the closing norm, so it can't be compared
+    torch.testing.assert_close(
+        both[0, :, 0], hidden[1][0]
+    )  # the last of hidden_states comes after the closing norm, so it can't be compared
     torch.testing.assert_close(first[0, :, 0], hidden[1][0])
     assert not torch.allclose(both[0, :, 1], both[0, :, 0])
 
@@ -214,7 +216,9 @@ def test_blocks_that_are_not_there_are_refused(layers: list[int], tiny_folder: P
         Backbone(str(tiny_folder), layers)
 
 
-@pytest.mark.parametrize("damage", ["missing folder", "empty folder", "no weights", "cut weights", "wrong shapes", "no JSON", "unknown type"])
+@pytest.mark.parametrize(
+    "damage", ["missing folder", "empty folder", "no weights", "cut weights", "wrong shapes", "no JSON", "unknown type"]
+)
 def test_a_model_that_cannot_be_loaded_is_one_sentence(damage: str, tiny_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     match damage:
@@ -257,6 +261,8 @@ def test_a_strangers_folder_runs_none_of_its_code_even_where_the_user_says_yes(t
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "strange.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
     script = "import sys; from charter.models.backbone import Backbone; Backbone(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", script, str(folder)], input="y\n" * 4, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], input="y\n" * 4, capture_output=True, text=True, timeout=60, check=False
+    )
     assert "BackboneError" in done.stderr
     assert not ran.exists()

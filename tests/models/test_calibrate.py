@@ -12,8 +12,7 @@ from scipy.stats import binomtest
 
 from charter.errors import NoData
 from charter.guard.folder import SliceEvidence, ViewRecord
-from charter.guard.policy import ViewPolicy
-from charter.models.calibrate import Calibration, calibrate, platt
+from charter.models.calibrate import Calibration, ViewPolicy, calibrate, platt
 from charter.statistics import certifiable
 
 SLICES = ("chat", "code", "science", "permitted:locks", "permitted:keys")
@@ -26,12 +25,12 @@ def _bound(flagged: int, n: int) -> float:
 
 
 def _kept(scores: dict[str, np.ndarray], threshold: float, budget: float, near_miss_budget: float) -> bool:
-    """Brute force over slices: large ones by their bound, small ones pooled by kind; a small pool by what was observed."""
+    """Brute force over slices: large ones by their bound, small ones and all near misses pooled; a small pool by what was observed."""
     for near, rate in ((False, budget), (True, near_miss_budget)):
         slices = [s for name, s in scores.items() if name.startswith("permitted:") == near and len(s)]
         enough = certifiable(rate)
-        groups = [s for s in slices if len(s) >= enough]
-        if small := [s for s in slices if len(s) < enough]:
+        groups = [s for s in slices if len(s) >= enough and not near]
+        if small := [s for s in slices if len(s) < enough or near]:
             groups.append(np.concatenate(small))
         for group in groups:
             flagged, n = int((group >= threshold).sum()), len(group)
@@ -68,7 +67,9 @@ def test_every_budget_is_kept_by_the_smallest_threshold(
 
 
 @settings(max_examples=40)
-@given(st.dictionaries(st.sampled_from(SLICES), st.integers(1, 150), min_size=1), st.sampled_from([0.02, 0.05]), st.sampled_from([0.05, 0.2]))
+@given(
+    st.dictionaries(st.sampled_from(SLICES), st.integers(1, 150), min_size=1), st.sampled_from([0.02, 0.05]), st.sampled_from([0.05, 0.2])
+)
 def test_certified_means_that_every_groups_bound_meets_its_budget(sizes: dict[str, int], budget: float, near_miss_budget: float) -> None:
     found = calibrate({name: np.linspace(0, 0.9, n) for name, n in sizes.items()}, budget, near_miss_budget)
     near = ("permitted:", "near misses")
@@ -89,14 +90,16 @@ def test_a_tenth_of_a_percent_takes_2995_harmless_exchanges_without_an_error() -
     assert (enough.certified, enough.evidence["chat"].flagged) == (True, 0)
     assert enough.threshold == np.nextafter(0.5, 1)
     assert not short.certified
-    assert "The budget of 0.10% can't be certified on ordinary traffic, 1 small slices together: 2 of 2,994" in short.sentence
+    assert "The budget of 0.10% can't be certified on ordinary traffic (small slices together): 2 of 2,994" in short.sentence
     assert "It takes 2,995 harmless exchanges without an error to certify 0.10%." in short.sentence
 
 
 def test_the_sentence_names_the_worst_of_what_cannot_be_certified() -> None:
     found = calibrate({"chat": np.linspace(0, 0.5, 400), "permitted:locks": [0.1, 0.2]}, 0.01, 0.1)
     assert not found.certified
-    assert "The budget of 10.00% can't be certified on near misses, 1 small slices together: 0 of 2 flagged, so at most 77.64%" in found.sentence
+    assert (
+        "The budget of 10.00% can't be certified on near misses (all slices together): 0 of 2 flagged, so at most 77.64%" in found.sentence
+    )
     assert found.evidence["chat"].bound <= 0.01
 
 
@@ -118,7 +121,13 @@ def test_however_high_a_harmless_score_its_threshold_can_be_written_down(logits:
     found = calibrate({"chat": ViewPolicy(0.5, temperature, offset).probability(logits)}, 0.01, 0.1)
     evidence = {name: SliceEvidence(n=e.n, flagged=e.flagged, bound=e.bound) for name, e in found.evidence.items()}
     view = ViewRecord(
-        threshold=found.threshold, temperature=temperature, offset=offset, mix=0.5, certified=found.certified, sentence=found.sentence, evidence=evidence
+        threshold=found.threshold,
+        temperature=temperature,
+        offset=offset,
+        mix=0.5,
+        certified=found.certified,
+        sentence=found.sentence,
+        evidence=evidence,
     )
     assert isinstance(found, Calibration)
     assert 0 < view.threshold <= 1

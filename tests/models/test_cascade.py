@@ -37,7 +37,13 @@ def _on(backbone: Backbone, cascade: Cascade) -> Cascade:
     """The same screen with a random probe on another backbone."""
     rng = np.random.default_rng(5)
     weights = {view: rng.normal(size=(3, backbone.width * len(backbone.layers))).astype(np.float32) for view in VIEWS}
-    return Cascade(cascade.clauses, backbone, Probe(backbone.layers, weights, dict.fromkeys(VIEWS, np.zeros(3, np.float32))), cascade.screen, cascade.mix)
+    return Cascade(
+        cascade.clauses,
+        backbone,
+        Probe(backbone.layers, weights, dict.fromkeys(VIEWS, np.zeros(3, np.float32))),
+        cascade.screen,
+        cascade.mix,
+    )
 
 
 def _streamed(cascade: Cascade, turns: Sequence[Turn], chunks: Sequence[str]) -> list[Score]:
@@ -67,7 +73,9 @@ def test_a_reply_in_many_scripts_and_code_is_scored_alike_at_every_chunk_size(si
     (batch,) = random_cascade.batch([Exchange("x", (*PROMPT, Turn("assistant", MIXED)))])
     assert batch.reply is not None
     assert np.ptp(_probabilities(batch.reply)) > 0.5  # so that the comparison means something
-    _assert_same(_streamed(random_cascade, PROMPT, [MIXED[i : i + size] for i in range(0, len(MIXED), size)]), batch.reply_texts, batch.reply)
+    _assert_same(
+        _streamed(random_cascade, PROMPT, [MIXED[i : i + size] for i in range(0, len(MIXED), size)]), batch.reply_texts, batch.reply
+    )
 
 
 @settings(max_examples=8)
@@ -130,8 +138,14 @@ def test_an_exchange_too_long_for_a_batch_has_the_scores_of_a_stream(tiny_folder
 @example(turns=[("user", "hello"), ("assistant", "")])
 @example(turns=[("assistant", "a reply without a prompt")])
 @example(turns=[("user", "")])
-@given(turns=st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), st.sampled_from(["", "Hi.", "A lock?"])), min_size=1, max_size=4))
-def test_each_turn_has_its_texts_its_closing_mark_and_a_score_for_every_token(turns: list[tuple[str, str]], random_cascade: Cascade) -> None:
+@given(
+    turns=st.lists(
+        st.tuples(st.sampled_from(["system", "user", "assistant"]), st.sampled_from(["", "Hi.", "A lock?"])), min_size=1, max_size=4
+    )
+)
+def test_each_turn_has_its_texts_its_closing_mark_and_a_score_for_every_token(
+    turns: list[tuple[str, str]], random_cascade: Cascade
+) -> None:
     exchange = Exchange("x", tuple(Turn(*t) for t in turns))
     (scored,) = random_cascade.batch([exchange])
     assert "".join(scored.prompt_texts) == "".join(t.content for t in exchange.prompt)

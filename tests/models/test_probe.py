@@ -45,7 +45,10 @@ def test_logits_are_the_product_with_the_layers_side_by_side() -> None:
     states = torch.from_numpy(rng.normal(size=(5, 2, 4)).astype(np.float32))
     weights, bias = rng.normal(size=(3, 8)).astype(np.float32), rng.normal(size=3).astype(np.float32)
     probe = Probe((2, 5), {"prompt": weights, "exchange": 2 * weights}, {"prompt": bias, "exchange": bias})
-    expected = [[sum(weights[h, la * 4 + w] * float(states[t, la, w]) for la in range(2) for w in range(4)) + bias[h] for h in range(3)] for t in range(5)]
+    expected = [
+        [sum(weights[h, la * 4 + w] * float(states[t, la, w]) for la in range(2) for w in range(4)) + bias[h] for h in range(3)]
+        for t in range(5)
+    ]
     np.testing.assert_allclose(probe.logits(states, "prompt"), expected, rtol=1e-4)
     np.testing.assert_allclose(probe.logits(states, "exchange") - bias, 2 * (np.array(expected) - bias), rtol=1e-4, atol=1e-5)
     assert probe.flops_per_token == 2 * 3 * 8

@@ -29,7 +29,9 @@ def _pieces(text: str) -> list[Piece]:
 
 
 @given(data=st.data())
-def test_the_running_state_at_the_end_of_a_turn_is_the_batch_features_times_the_weights(data: st.DataObject, texts: Any, screen: Screen) -> None:
+def test_the_running_state_at_the_end_of_a_turn_is_the_batch_features_times_the_weights(
+    data: st.DataObject, texts: Any, screen: Screen
+) -> None:
     text = data.draw(texts)
     z = screen.turn("prompt").feed([*_pieces(text), Piece((2,), "")])[-1]
     row = turn_features(cut(text))

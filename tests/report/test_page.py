@@ -168,10 +168,11 @@ def test_a_figure_that_is_absent_reads_as_a_dash() -> None:
     assert "12.5 %" in rate({"value": 0.125, "low": 0.1, "high": 0.2, "n": 8})
 
 
-def test_results_of_many_sets_keep_the_page_to_a_number_of_panels(guard: Guard, sets: list[Set], tmp_path: Path) -> None:
-    many = [replace(sets[0], name=f"set{n:02}", items=sets[0].items[:4]) for n in range(18)]
-    evaluation, results = measure(guard, many, tmp_path)
-    render(evaluation, results, guard, tmp_path / "r.html")
+def test_many_sets_keep_the_page_to_a_number_of_panels(guard: Guard, measured: Measured, tmp_path: Path) -> None:
+    evaluation, results = measured
+    names = [f"set{n:02}" for n in range(18)]
+    many = replace(results, sets=tuple(replace(results["heldout_prompt"], name=name) for name in names))
+    render({**evaluation, "sets": dict.fromkeys(names, evaluation["sets"]["heldout_prompt"])}, many, guard, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "The 2 smallest sets are in the table only" in page
     assert "set17</th>" in page

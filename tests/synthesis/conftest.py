@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -31,7 +37,9 @@ clauses:
     text: Recipes, stoves and knives.
     examples: [How long does an egg boil?]
 """
-WORDS = "amber basil cedar dill elder fennel ginger hazel iris juniper kale lemon mint nettle olive pepper quince rosemary sage thyme".split()
+WORDS = (
+    "amber basil cedar dill elder fennel ginger hazel iris juniper kale lemon mint nettle olive pepper quince rosemary sage thyme".split()
+)
 
 
 def sentence(number: int, opening: str) -> str:
@@ -60,3 +68,71 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append(row)
         (folder / f"{clause}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return folder
+
+
+@dataclass
+class ModelServer:
+    """A language model on loopback that goes on with lists, sorts and replies; it counts what it answers and can fall silent."""
+
+    url: str
+    answered: list[str] = field(default_factory=list)
+    """The bodies that got an answer, in canonical form."""
+    silent_after: int | None = None
+    """Calls beyond this number get no answer."""
+
+
+def _answer(body: dict[str, Any]) -> dict[str, Any]:
+    """Depends on the body alone, as a server with a seed does."""
+    rng = Random(json.dumps(body, sort_keys=True))
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+    prefill = body["messages"][-1]["content"]
+    if body.get("logprobs"):
+        text = " A"
+        top = [{"token": f" {letter}", "logprob": -rng.random(), "bytes": None} for letter in "AB"]
+        choice["logprobs"] = {"content": [{"token": " A", "logprob": -0.1, "bytes": None, "top_logprobs": top}], "refusal": None}
+    elif prefill[-1:] == "." and prefill[-2:-1].isdigit():
+        text = "".join(f" {sentence(rng.randrange(10**6), rng.choice(WORDS))}\n{n}." for n in range(7, 12))
+    else:
+        text = f" number {rng.randrange(10**6)}, which is all there is to it. And so o"
+    choice["message"] = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 40, "completion_tokens": 20, "total_tokens": 60}
+    return {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+@pytest.fixture
+def model_server() -> Iterator[ModelServer]:
+    lock, ended = threading.Lock(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with lock:
+                silent = state.silent_after is not None and len(state.answered) >= state.silent_after
+                if not silent:
+                    state.answered.append(json.dumps(body, sort_keys=True))
+            if silent:
+                ended.wait(30)
+                self.close_connection = True
+                return
+            data = json.dumps(_answer(body)).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state = ModelServer(f"http://127.0.0.1:{server.server_port}/v1")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield state
+    ended.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()

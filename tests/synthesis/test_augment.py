@@ -78,7 +78,9 @@ def test_an_item_gets_the_same_disguise_in_any_company_and_another_with_another_
     assert augment(items, 1, tuple(FAMILIES), HELD_OUT, 1.0) != list(whole.values())
 
 
-def test_replies_turn_from_a_permitted_answer_into_a_compliance_or_into_another_answer(items: list[Item], constitution: Constitution) -> None:
+def test_replies_turn_from_a_permitted_answer_into_a_compliance_or_into_another_answer(
+    items: list[Item], constitution: Constitution
+) -> None:
     turned = turning(items, constitution, 0)
     restricted = [item for item in turned if item.side == "restricted"]
     harmless = [item for item in turned if item.side == "permitted"]

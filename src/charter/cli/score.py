@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from charter.guard.folder import Guard
     from charter.models.cascade import Scored
-    from charter.records import Exchange, Verdict
+    from charter.records import Exchange, Verdict, View
 
 
 def command(
@@ -55,7 +55,7 @@ def _line(guard: Guard, scored: Scored, verdict: Verdict, mode: str, tokens: boo
     action = decide(verdict, "shadow" if mode == "shadow" else "enforce")
     line: dict[str, Any] = {"id": scored.exchange.id, "verdict": asdict(verdict), "action": action}
     if tokens:
-        view = "prompt" if scored.reply is None else "exchange"
+        view: View = "prompt" if scored.reply is None else "exchange"
         z = scored.prompt if scored.reply is None else scored.reply
         texts = scored.prompt_texts if scored.reply is None else scored.reply_texts
         line["tokens"] = [[text, round(float(p), 4)] for text, p in zip(texts, guard.policies[view].probability(z[:, 0]), strict=True)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from charter.constitution import Constitution
     from charter.llm.pool import Budget
+    from charter.synthesis.manifest import Manifest
     from charter.synthesis.teachers import Teacher
 
 File = Annotated[str, typer.Argument(help="A constitution's YAML file, or the name of a shipped one (general, bank-assistant).")]
@@ -57,10 +59,11 @@ def run(
     constitution = load(file)
     for warning in constitution.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    options = Options(
-        seed=seed, per_clause=per_clause, max_cost=max_cost, price_in=price[0], price_out=price[1], **_without_pools(constitution)
-    )
-    with opened(teacher or _default(constitution), model, constitution, options.budget(), seed) as writer:
+    options = Options(seed=seed, per_clause=per_clause, max_cost=max_cost, price_in=price[0], price_out=price[1])
+    with (
+        opened(teacher or _default(constitution), model, constitution, options.budget(), seed) as (writer, check),
+        stages(quiet=as_json) as step,
+    ):
         expected = plan(constitution, writer, options)
         if expected.calls:
             typer.echo(
@@ -68,19 +71,28 @@ def run(
                 f"cost {expected.cost:.2f}; cached answers are free",
                 err=True,
             )
-        with stages(quiet=as_json) as step:
-            manifest = anyio.run(synthesize, constitution, writer, options, out, step)
+
+        async def work() -> Manifest:
+            await check()
+            return await synthesize(constitution, writer, options, out, step)
+
+        manifest = anyio.run(work)
     write_text(out / "constitution.yaml", constitution.source)
     typer.echo((out / "manifest.json").read_text() if as_json else "\n".join(manifest.lines()))
 
 
 @contextmanager
-def opened(name: str, model: str | None, constitution: Constitution, budget: Budget, seed: int) -> Iterator[Teacher]:
-    """The teacher of that name, its server running while the block runs."""
+def opened(
+    name: str, model: str | None, constitution: Constitution, budget: Budget, seed: int
+) -> Iterator[tuple[Teacher, Callable[[], Awaitable[None]]]]:
+    """The teacher of that name, its server running while the block runs, and a check that it answers."""
     from charter.synthesis.recorded import RecordedTeacher
 
+    async def nothing() -> None:
+        """A recorded teacher is always there."""
+
     if name == "recorded":
-        yield RecordedTeacher(constitution)
+        yield RecordedTeacher(constitution), nothing
         return
     from charter.embedded import cache_folder
     from charter.llm.cache import Cache, CachedChat
@@ -90,9 +102,9 @@ def opened(name: str, model: str | None, constitution: Constitution, budget: Bud
 
     with ExitStack() as stack:
         url = stack.enter_context(embedded_server()) if name == "embedded" else name
-        chat = OpenAIChat(url, model or "embedded")
+        chat = OpenAIChat(url, model or "embedded", os.environ.get("CHARTER_TEACHER_KEY"))
         cache = stack.enter_context(Cache(cache_folder() / "teacher.sqlite"))
-        yield LanguageTeacher(CachedChat(chat, cache, budget), constitution, seed=seed)
+        yield LanguageTeacher(CachedChat(chat, cache, budget), constitution, seed=seed), chat.check
 
 
 def _default(constitution: Constitution) -> str:
@@ -104,9 +116,3 @@ def _default(constitution: Constitution) -> str:
     raise TeacherError(
         f"{constitution.name} has no recorded generations: pass --teacher embedded, or the URL of an OpenAI-compatible endpoint"
     )
-
-
-def _without_pools(constitution: Constitution) -> dict[str, Any]:
-    """The shipped pools hold general questions of money, law and health, which an application's constitution may restrict."""
-    narrow = constitution.name == "bank-assistant"
-    return {"without_pools": ("business", "medicine-law")} if narrow else {}

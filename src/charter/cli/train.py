@@ -29,13 +29,15 @@ def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone:
     from charter.cli.progress import stages
     from charter.constitution import load
     from charter.errors import DataError
+    from charter.guard.pack import pack
     from charter.training.train import Options, train
 
     if not (data / "constitution.yaml").is_file():
         raise DataError(f"{data}: holds no constitution.yaml; give the folder that `charter synthesize` wrote")
     constitution = load(data / "constitution.yaml")
     with stages() as step:
-        record = train(data, constitution, out, Options(budget, near_miss_budget, backbone, seed=seed), step)
+        trained = train(data, constitution, Options(budget, near_miss_budget, backbone, seed=seed), step)
+    record = pack(trained, constitution, out)
     for view, point in record.views.items():
         typer.echo(f"{view}: threshold {point.threshold:.3f}, probe's share {point.mix:g}. {point.sentence}", err=True)
     typer.echo(f"guard: {out}")

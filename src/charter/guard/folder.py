@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from charter.constitution import Constitution, parse
 from charter.errors import BackboneError, ConstitutionError, GuardError
-from charter.guard.policy import Judge, ViewPolicy
+from charter.guard.policy import Judge
 from charter.guard.session import GuardSession
+from charter.models.calibrate import ViewPolicy
 from charter.records import Exchange, Turn, Verdict, View, write_text
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def save(folder: Path, record: GuardRecord, constitution_text: str, tensors: Map
     """
     from safetensors.numpy import save_file
 
+    folder = folder.resolve()  # through a link, what it points to is replaced
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -166,7 +168,8 @@ def load(folder: Path, backbone: str | None = None) -> Guard:
     try:
         constitution = parse((folder / "constitution.yaml").read_text(encoding="utf-8"), str(folder / "constitution.yaml"))
     except (ConstitutionError, UnicodeDecodeError) as error:
-        raise GuardError(f"{folder}: its constitution.yaml is damaged ({error}); build the guard again") from error
+        reason = str(error).splitlines()[0]
+        raise GuardError(f"{folder}: its constitution.yaml is damaged ({reason}); build the guard again") from error
     if constitution.hash != record.constitution_hash:
         raise GuardError(f"{folder}: constitution.yaml is not the one that the guard was trained on; build the guard again")
     unknown = set(record.clauses) - {c.id for c in constitution.restricted}
@@ -182,7 +185,7 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
         GuardError: it is missing, damaged, foreign or of another schema version.
     """
     path = folder / "guard.json"
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         raise GuardError(f"{folder}: not a guard (it has no guard.json); make one with `charter build` or `charter train`")
     try:
         record = GuardRecord.model_validate_json(_bounded(path))
@@ -213,6 +216,8 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str) -> Cascade:
     try:
         probe = _views(folder / "probe.safetensors", (heads, inputs), heads)
     except GuardError as error:
+        if backbone_name == record.backbone:
+            raise
         raise BackboneError(f"{error}; was it trained on another backbone than {backbone_name!r}?") from error
     screen = _views(folder / "screen.safetensors", (BUCKETS, heads), heads)
     mix: dict[View, float] = {view: record.views[view].mix for view in VIEWS}
@@ -234,7 +239,8 @@ def _views(file: Path, shape: tuple[int, int], heads: int) -> tuple[dict[View, A
         w, b = arrays.get(f"{view}.weight"), arrays.get(f"{view}.bias")
         if w is None or b is None or w.shape != shape or b.shape != (heads,):
             raise GuardError(f"{file}: {view} needs a weight of shape {list(shape)} and a bias of shape [{heads}]")
-        weights[view], biases[view] = w.astype(np.float32), b.astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            weights[view], biases[view] = w.astype(np.float32), b.astype(np.float32)
         if not (np.isfinite(weights[view]).all() and np.isfinite(biases[view]).all()):
             raise GuardError(f"{file}: {view} holds numbers that are not finite; train the guard again")
     return weights, biases
@@ -243,7 +249,7 @@ def _views(file: Path, shape: tuple[int, int], heads: int) -> tuple[dict[View, A
 def _swap(aside: Path, folder: Path) -> None:
     """Put a finished folder in the place of an older one, which must be a guard itself."""
     if folder.exists():
-        if not (folder / "guard.json").is_file() and any(folder.iterdir()):
+        if not folder.is_dir() or (not (folder / "guard.json").is_file() and any(folder.iterdir())):
             raise GuardError(f"{folder}: exists and is not a guard; choose another --out or remove it")
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
         os.replace(folder, old)

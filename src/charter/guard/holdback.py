@@ -24,10 +24,15 @@ class Checker(Protocol):
 class OpenGuard(Protocol):
     """A conversation under guard, as the gateway sees it (`guard.session.GuardSession`, or a fake in tests)."""
 
-    prompt_verdict: Verdict
-    """On the turns the session was opened with. Where it is flagged, the upstream is not called."""
-    reply_verdict: Verdict
-    """On the reply so far."""
+    @property
+    def prompt_verdict(self) -> Verdict:
+        """On the turns the session was opened with. Where it is flagged, the upstream is not called."""
+        ...
+
+    @property
+    def reply_verdict(self) -> Verdict:
+        """On the reply so far."""
+        ...
 
     def push(self, text: str) -> str:
         """Take a piece of the reply; returns the text that may leave now, "" for ever after a flag."""
@@ -41,10 +46,16 @@ class OpenGuard(Protocol):
 class GuardLike(Protocol):
     """What the gateway needs of a guard."""
 
-    name: str
-    hash: str
-    clauses: tuple[str, ...]
-    """Ids of the restricted clauses."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def hash(self) -> str: ...
+
+    @property
+    def clauses(self) -> tuple[str, ...]:
+        """Ids of the restricted clauses."""
+        ...
 
     def open(self, turns: tuple[Turn, ...]) -> OpenGuard:
         """Judge the conversation so far and get ready for its reply. May take long and runs torch: call it in a thread.

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from charter.models.calibrate import ViewPolicy
 from charter.records import Verdict
 
 Mode = Literal["enforce", "shadow"]
 Action = Literal["allow", "block"]
-
-
-@dataclass(frozen=True, slots=True)
-class ViewPolicy:
-    """How one view's logits become a verdict."""
-
-    threshold: float
-    """Calibrated probability from which a text is flagged."""
-    temperature: float
-    offset: float
-    """p = sigmoid(z / temperature + offset), both fitted on the dev split (Platt 1999)."""
-
-    def probability(self, z: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated probability of each logit, short of 1 so that a threshold above it is still a probability; same shape."""
-        scaled = np.asarray(z, np.float64) / self.temperature + self.offset
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(scaled, -36.0, 36.0))))
 
 
 class Judge:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from charter.guard.holdback import HoldBack
-from charter.guard.policy import Judge, ViewPolicy
+from charter.guard.policy import Judge
+from charter.models.calibrate import ViewPolicy
 from charter.models.cascade import Score, Session
 from charter.records import Verdict, View
 

@@ -1,13 +1,14 @@
 """Thresholds that keep a promise: the share of harmless exchanges refused stays within the budget, with exact bounds.
 
 The threshold is the smallest whose one-sided 95 % Clopper-Pearson bound on the false-positive rate meets the budget on every
-slice. A slice too small to certify the budget even without an error joins the pool of its kind; where the pool is too small
-as well, the observed rate must meet the budget, and the guard says which rate it can certify instead.
+slice of ordinary traffic. Slices too small to certify the budget even without an error are judged together, and so are the near
+misses, against a budget of their own; where a group is too small as well, the observed rate must meet the budget, and the guard says
+which rate it can certify instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,24 @@ from numpy.typing import ArrayLike, NDArray
 from charter.errors import NoData
 from charter.statistics import certifiable, upper_bound
 
-NEAR_MISS = "permitted:"
-"""Slices of near misses: requests written to lie just across a restricted clause's line."""
+NEAR_MISS = ("permitted:", "restricted:")
+"""Slices of near misses: written to lie just across a restricted clause's line, and harmless replies to restricted prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPolicy:
+    """How one view's logits become a verdict."""
+
+    threshold: float
+    """Calibrated probability from which a text is flagged."""
+    temperature: float
+    offset: float
+    """p = sigmoid(z / temperature + offset), both fitted on the dev split (Platt 1999)."""
+
+    def probability(self, z: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated probability of each logit, short of 1 so that a threshold above it is still a probability; same shape."""
+        scaled = np.asarray(z, np.float64) / self.temperature + self.offset
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(scaled, -36.0, 36.0))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +79,19 @@ def platt(logits: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
     return float(np.exp(-slope)), float(offset)
 
 
-def calibrate(scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: float) -> Calibration:
+def calibrate(scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: float, ordinary: Collection[str] = ()) -> Calibration:
     """The smallest threshold that keeps every slice within its budget.
 
     Args:
         scores: slice name to the highest probability of each of its harmless dev exchanges.
         budget: share of ordinary traffic that may be refused, on every slice.
-        near_miss_budget: the same for the slices `permitted:<clause>`, which are written to be confusable.
+        near_miss_budget: the same for the slices `permitted:<clause>` and `restricted:<clause>` together, which are written to be confusable.
+        ordinary: slices that are ordinary traffic in spite of such a name: permitted clauses that are nobody's counterpart.
 
     Raises:
         NoData: there is no harmless exchange.
     """
-    groups = _groups({name: np.asarray(s, float) for name, s in scores.items() if np.size(s)}, budget, near_miss_budget)
+    groups = _groups({name: np.asarray(s, float) for name, s in scores.items() if np.size(s)}, budget, near_miss_budget, ordinary)
     if not groups:
         raise NoData("calibration needs harmless exchanges in the dev split")
     threshold = max(_smallest(s, rate) for s, rate in groups.values())
@@ -85,16 +103,16 @@ def calibrate(scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: 
 Group = tuple[NDArray[np.float64], float]
 
 
-def _groups(scores: dict[str, NDArray[np.float64]], budget: float, near_miss_budget: float) -> dict[str, Group]:
-    groups: dict[str, Group] = {}
-    for kind, rate in (("ordinary traffic", budget), ("near misses", near_miss_budget)):
-        near = kind == "near misses"
-        slices = {name: s for name, s in scores.items() if name.startswith(NEAR_MISS) == near}
-        alone = {name: (s, rate) for name, s in slices.items() if len(s) >= certifiable(rate)}
-        rest = [s for name, s in slices.items() if name not in alone]
-        groups |= alone
-        if rest:
-            groups[f"{kind}, {len(rest)} small slices together"] = (np.concatenate(rest), rate)
+def _groups(scores: dict[str, NDArray[np.float64]], budget: float, near_miss_budget: float, ordinary: Collection[str]) -> dict[str, Group]:
+    near = {name: s for name, s in scores.items() if name.startswith(NEAR_MISS) and name not in ordinary}
+    traffic = {name: s for name, s in scores.items() if name not in near}
+    alone = {name: (s, budget) for name, s in traffic.items() if len(s) >= certifiable(budget)}
+    small = [s for name, s in traffic.items() if name not in alone]
+    groups: dict[str, Group] = dict(alone)
+    if small:
+        groups["ordinary traffic (small slices together)"] = (np.concatenate(small), budget)
+    if near:
+        groups["near misses (all slices together)"] = (np.concatenate(list(near.values())), near_miss_budget)
     return groups
 
 

@@ -18,7 +18,11 @@ CONVERTED = "smollm2-135m-instruct-q4_1"
 
 
 def embedded_folder() -> str:
-    """A folder that transformers loads: converted on first use, in the user's cache. Falls back to the hub id."""
+    """A folder that transformers loads: converted on first use, in the user's cache. Falls back to the hub id.
+
+    Raises:
+        BackboneError: the model is there but can't be converted.
+    """
     folder = cache_folder() / "models" / CONVERTED
     if (folder / "model.safetensors").is_file():
         return str(folder)
@@ -28,7 +32,13 @@ def embedded_folder() -> str:
         return HUB_ID
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-        _convert(source, Path(aside))
+        try:
+            _convert(source, Path(aside))
+        except Exception as error:  # the readers of GGUF fail in many ways
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BackboneError(
+                f"{source}: can't be converted ({reason}); check the free space in {folder.parent}, or install the model again"
+            ) from error
         try:
             os.replace(aside, folder)
         except OSError:

@@ -57,7 +57,7 @@ class LanguageTeacher:
         ask = f"Write a list of different subjects that belong to: {clause.title}."
         reply = await self._list(ask, own[:SHOTS], f"topics:{clause.id}")
         out = own
-        for entry in entries(reply.text, len(own[:SHOTS]) + 1):
+        for entry in entries(reply.text):
             name = entry.split(":")[0].rstrip(".")
             if sound(name, out, 4, 60):
                 out.append(name)
@@ -78,7 +78,7 @@ class LanguageTeacher:
             about = f" They are about {rng.choice(list(topics))}." if topics else ""
             ask = f"Write a list of different {rng.choice(KINDS)} that people send to an assistant, all on: {clause.title}.{about}"
             reply = await self._list(ask, shots, place)
-            for entry in entries(reply.text, len(shots) + 1):
+            for entry in entries(reply.text):
                 if sound(entry, [*clause.examples, *texts], 12, 300):
                     texts.append(entry)
         return [written_for(clause, (Turn("user", text),), self.name) for text in texts[:wanted]]

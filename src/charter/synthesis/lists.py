@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from random import Random
 
-_ENTRY = re.compile(r"^\s*(\d+)[.)]\s+(.*\S)\s*$")
+_ENTRY = re.compile(r"^\s*\d+[.)]\s+(.*\S)\s*$")
 _REPEATED_OPENING = 4
 """Words that, when they open an entry that was there already, show that the model goes round in circles."""
 
@@ -16,20 +16,19 @@ def begun(entries: Sequence[str]) -> str:
     return "".join(f"{n}. {entry}\n" for n, entry in enumerate(entries, 1)) + f"{len(entries) + 1}."
 
 
-def entries(text: str, first: int) -> list[str]:
-    """The entries of a continuation whose first number, `first`, was already given. The last is left out where it is cut off.
+def entries(text: str) -> list[str]:
+    """The entries of a continuation: first the rest of the line that was begun, then numbered lines.
 
-    Servers that can't go on from a prefill start their own list; its numbers are taken as they come.
+    A last one that is cut off is left out. Servers that can't go on from a prefill start a list of their own; it reads the same.
     """
     lines = text.split("\n")
-    complete = lines if text.rstrip().endswith((".", "?", "!", '"')) or text.endswith("\n") else lines[:-1]
+    if not lines[-1].rstrip().endswith((".", "?", "!", '"')):
+        lines = lines[:-1]
     found = []
-    for place, line in enumerate(complete):
+    for place, line in enumerate(lines):
         match = _ENTRY.match(line)
-        if match:
-            found.append(match.group(2))
-        elif place == 0 and line.strip() and not _ENTRY.match(text.lstrip().split("\n")[0]):
-            found.append(line.strip())
+        if match or (place == 0 and line.strip()):
+            found.append(match.group(1) if match else line.strip())
     return [clean for entry in found if (clean := _clean(entry))]
 
 

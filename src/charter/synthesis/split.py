@@ -8,7 +8,7 @@ from charter.errors import DataError
 from charter.records import Example, Split, split_place
 from charter.synthesis.items import Item
 
-TRAIN, DEV = 0.6, 0.2
+TRAIN, DEV = 0.66, 0.17
 """Shares of the parents; the rest is test."""
 
 

@@ -44,9 +44,9 @@ class Windows:
     rows: NDArray[np.int64]
     owner: NDArray[np.int64]
 
-    def take(self, picked: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        """Means of some windows: float32 [windows, layers * width]."""
-        return np.asarray(self.store[self.rows[picked]], dtype=np.float32)
+    def take(self, picked: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
+        """Means of some windows, or some of their inputs: float32 [windows, layers * width]."""
+        return self.store[self.rows[picked]][:, columns].astype(np.float32)
 
 
 class ActivationStore:

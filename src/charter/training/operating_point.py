@@ -6,15 +6,14 @@ Dev exchanges are scored as they will be served, token by token with running max
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charter.errors import NoData
-from charter.guard.policy import ViewPolicy
-from charter.models.calibrate import Calibration, calibrate, platt
+from charter.models.calibrate import ViewPolicy, calibrate, platt
 from charter.models.cascade import PRIOR, Cascade, TurnScorer
+from charter.models.trained import OperatingPoint
 from charter.records import View
 from charter.statistics import auroc
 from charter.training.table import Table
@@ -23,17 +22,7 @@ MIXES = tuple(np.round(np.arange(0.3, 1.01, 0.1), 1).tolist())
 """Shares of the probe that are tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """What serving needs for one view, and its evidence."""
-
-    mix: float
-    temperature: float
-    offset: float
-    calibration: Calibration
-
-
-def operating_points(
+def operating_point(
     cascade: Cascade, dev: Table, view: View, budget: float, near_miss_budget: float, progress: Callable[[str, int, int], None]
 ) -> OperatingPoint:
     """Choose the mix by dev AUROC, fit the probability scale, and calibrate the threshold to the budgets."""
@@ -48,7 +37,7 @@ def operating_points(
             slices.setdefault(name, []).append(float(p))
     if not slices:
         raise NoData("calibration needs harmless exchanges in the dev split")
-    return OperatingPoint(mix, temperature, offset, calibrate(slices, budget, near_miss_budget))
+    return OperatingPoint(mix, temperature, offset, calibrate(slices, budget, near_miss_budget, dev.ordinary))
 
 
 def _peaks(cascade: Cascade, dev: Table, view: View, progress: Callable[[str, int, int], None]) -> dict[float, NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""Fit the probe's heads on window means by L-BFGS, streaming over the store: two passes over the disk a step.
+"""Fit the probe's heads on window means by L-BFGS.
 
 Inputs are standardised for each hidden unit, since a few units of the residual stream are a thousand times larger than the rest;
 the standardisation is then folded into the weights.
@@ -16,7 +16,9 @@ from charter.training.activations import Windows
 from charter.training.losses import softmax_weighted
 
 CHUNK = 2_048
-"""Windows in memory at once."""
+"""Windows in one chunk."""
+MEMORY = 3 << 29
+"""Bytes of inputs that are kept in memory, 1.5 GiB; beyond it each pass reads the disk, so memory does not grow with the data."""
 
 
 def fit_probe(
@@ -36,33 +38,32 @@ def fit_probe(
     """
     from scipy.optimize import minimize
 
-    mean, scale = _moments(windows, columns)
+    inputs = _Inputs(windows, columns)
     n, heads = labels.shape
     y, owner = torch.from_numpy(labels), torch.from_numpy(windows.owner)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         parameters = flat.reshape(heads, -1).astype(np.float32)
         w, b = parameters[:, :-1], parameters[:, -1]
-        z = torch.from_numpy(np.concatenate([(x - mean) / scale @ w.T + b for _, x in _chunks(windows, columns)])).requires_grad_()
+        z = torch.from_numpy(np.concatenate([x @ w.T + b for _, x in inputs])).requires_grad_()
         value = softmax_weighted(z, y, owner, n)
         (slope,) = torch.autograd.grad(value, z)
         dz = slope.numpy()
         gradient = np.zeros_like(parameters)
-        for at, x in _chunks(windows, columns):
-            gradient[:, :-1] += dz[at].T @ ((x - mean) / scale)
+        for at, x in inputs:
+            gradient[:, :-1] += dz[at].T @ x
         gradient[:, -1] = dz.sum(0)
         gradient[:, :-1] += w / (strength * n)
         penalty = float(np.sum(w.astype(np.float64) ** 2)) / (2 * strength * n)
-        return float(value) + penalty, gradient.astype(np.float64).ravel()
+        return value.item() + penalty, gradient.astype(np.float64).ravel()
 
-    start = np.zeros((heads, len(mean) + 1))
+    start = np.zeros((heads, len(inputs.mean) + 1))
     start[:, -1] = np.log((labels.sum(0) + 1) / (n - labels.sum(0) + 1))
-    fitted = minimize(
-        loss, start.ravel(), jac=True, method="L-BFGS-B", callback=lambda _: progress(1), options={"maxiter": steps, "maxcor": 10}
-    )
+    options = {"maxiter": steps, "maxcor": 10}
+    fitted = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", callback=lambda _: progress(1), options=options)
     parameters = fitted.x.reshape(heads, -1)
-    weights = parameters[:, :-1] / scale
-    return weights.astype(np.float32), (parameters[:, -1] - weights @ mean).astype(np.float32)
+    weights = parameters[:, :-1] / inputs.scale
+    return weights.astype(np.float32), (parameters[:, -1] - weights @ inputs.mean).astype(np.float32)
 
 
 def loudest(
@@ -75,19 +76,34 @@ def loudest(
     return out
 
 
-def _moments(windows: Windows, columns: slice | NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each input."""
-    total: NDArray[np.float64] | float = 0.0
-    squares: NDArray[np.float64] | float = 0.0
-    for _, x in _chunks(windows, columns):
-        total = total + x.sum(0, dtype=np.float64)
-        squares = squares + np.square(x, dtype=np.float64).sum(0)
-    mean = np.asarray(total) / len(windows.owner)
-    variance = np.maximum(np.asarray(squares) / len(windows.owner) - mean**2, 0.0)
-    return mean.astype(np.float32), (np.sqrt(variance) + 1e-3).astype(np.float32)
+class _Inputs:
+    """Standardised inputs, chunk by chunk: kept in memory where they fit, else read again from the disk in each pass."""
+
+    def __init__(self, windows: Windows, columns: slice | NDArray[np.int64]) -> None:
+        self._windows, self._columns = windows, columns
+        total: NDArray[np.float64] | float = 0.0
+        squares: NDArray[np.float64] | float = 0.0
+        for _, x in _chunks(windows, columns):
+            total = total + x.sum(0, dtype=np.float64)
+            squares = squares + np.square(x, dtype=np.float64).sum(0)
+        mean = np.asarray(total) / len(windows.owner)
+        variance = np.maximum(np.asarray(squares) / len(windows.owner) - mean**2, 0.0)
+        self.mean = mean.astype(np.float32)
+        self.scale = (np.sqrt(variance) + 1e-3).astype(np.float32)
+        fits = 4 * len(windows.owner) * len(mean) <= MEMORY
+        self._kept = list(self._read()) if fits else None
+
+    def __iter__(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        return iter(self._kept) if self._kept is not None else self._read()
+
+    def _read(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        for at, x in _chunks(self._windows, self._columns):
+            x -= self.mean
+            x /= self.scale
+            yield at, x
 
 
 def _chunks(windows: Windows, columns: slice | NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     for start in range(0, len(windows.owner), CHUNK):
         at = slice(start, start + CHUNK)
-        yield at, windows.take(at)[:, columns]
+        yield at, windows.take(at, columns)

@@ -29,6 +29,8 @@ class Table:
     """[rows, 1 + clauses]: restricted at all, then by clause."""
     slices: list[str]
     parents: list[str]
+    ordinary: frozenset[str]
+    """Slices of permitted clauses that are nobody's counterpart: ordinary traffic, not near misses."""
 
 
 def tables(examples: Iterable[Example], constitution: Constitution) -> dict[tuple[View, str], Table]:
@@ -50,20 +52,23 @@ def tables(examples: Iterable[Example], constitution: Constitution) -> dict[tupl
             rows[view, example.split].append(example)
     counts = {c.id: sum(_restricted(e) and e.clause == c.id for e in rows["prompt", "train"]) for c in constitution.restricted}
     clauses = tuple(name for name, n in counts.items() if n >= LEAST_POSITIVES)
-    out = {key: _table(key[0], clauses, part) for key, part in rows.items()}
+    near = {c.counterpart for c in constitution.restricted}
+    ordinary = frozenset(f"permitted:{c.id}" for c in constitution.permitted if c.id not in near)
+    out = {key: _table(key[0], clauses, part, ordinary) for key, part in rows.items()}
     for (view, split), table in out.items():
         _check(view, split, table)
     return out
 
 
-def _table(view: View, clauses: tuple[str, ...], examples: list[Example]) -> Table:
+def _table(view: View, clauses: tuple[str, ...], examples: list[Example], ordinary: frozenset[str]) -> Table:
     labels = np.zeros((len(examples), 1 + len(clauses)), np.float32)
     for row, example in enumerate(examples):
         if _restricted(example):
             labels[row, 0] = 1
             if example.clause in clauses:
                 labels[row, 1 + clauses.index(example.clause)] = 1
-    return Table(view, clauses, [e.exchange for e in examples], labels, [e.slice for e in examples], [e.parent for e in examples])
+    exchanges, slices, parents = [e.exchange for e in examples], [e.slice for e in examples], [e.parent for e in examples]
+    return Table(view, clauses, exchanges, labels, slices, parents, ordinary)
 
 
 def _restricted(example: Example) -> bool:

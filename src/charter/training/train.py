@@ -1,4 +1,4 @@
-"""Examples to a guard: read, screen, activations, probe, mix, calibrate, save. `train` reads as that list.
+"""Examples to scorers: read, screen, activations, probe, mix, calibrate. `train` reads as that list.
 
 Nothing here looks at the test split: the train split fits and chooses layers and penalty, the dev split mix and thresholds.
 """
@@ -6,7 +6,7 @@ Nothing here looks at the test split: the train split fits and chooses layers an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +14,14 @@ from numpy.typing import NDArray
 
 from charter.constitution import Constitution
 from charter.embedded import cache_folder
-from charter.guard.folder import GuardRecord, SliceEvidence, ViewRecord, save
 from charter.models.backbone import Backbone
-from charter.models.calibrate import Calibration
 from charter.models.cascade import Cascade
 from charter.models.probe import Probe
 from charter.models.screen import Screen
+from charter.models.trained import Trained
 from charter.records import View, read_examples
 from charter.training.activations import ActivationStore
-from charter.training.card import card
-from charter.training.operating_point import OperatingPoint, operating_points
+from charter.training.operating_point import operating_point
 from charter.training.probe import fit_probe
 from charter.training.screen import fit_screen
 from charter.training.search import choose
@@ -55,8 +53,11 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much is done and how much there is (0: unknown)."""
 
 
-def train(data: Path, constitution: Constitution, out: Path, options: Options, progress: Progress = lambda *_: None) -> GuardRecord:
-    """Train the screen and the probe for both views, calibrate them to the budget, and write the guard folder.
+def train(data: Path, constitution: Constitution, options: Options, progress: Progress = lambda *_: None) -> Trained:
+    """Train the screen and the probe for both views and calibrate them to the budget.
+
+    Args:
+        data: an examples.parquet, or the folder that holds it.
 
     Raises:
         DataError: the examples can't be read, belong to another constitution, or are too few on one side.
@@ -66,14 +67,12 @@ def train(data: Path, constitution: Constitution, out: Path, options: Options, p
     screens = {view: fit_screen(data_tables[view, "train"].exchanges, data_tables[view, "train"].labels, view) for view in VIEWS}
     backbone, probes = _probes(data_tables, options, progress)
     clauses = data_tables["prompt", "train"].clauses
-    cascade = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), {"prompt": 0.5, "exchange": 0.5})
-    points = {
-        view: operating_points(cascade, data_tables[view, "dev"], view, options.budget, options.near_miss_budget, progress)
-        for view in VIEWS
-    }
-    record = _record(constitution, data_tables, cascade, points, out.name, options)
-    _save(out, record, constitution, cascade)
-    return record
+    unmixed = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), dict.fromkeys(VIEWS, 0.5))
+    budgets = options.budget, options.near_miss_budget
+    points = {view: operating_point(unmixed, data_tables[view, "dev"], view, *budgets, progress) for view in VIEWS}
+    cascade = replace(unmixed, mix={view: point.mix for view, point in points.items()})
+    counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()}
+    return Trained(cascade, points, *budgets, options.seed, counts)
 
 
 def _probes(data: dict[tuple[View, str], Table], options: Options, progress: Progress) -> tuple[Backbone, dict[View, Heads]]:
@@ -116,49 +115,3 @@ def _screen(heads: dict[View, Heads]) -> Screen:
     return Screen(
         {view: w.astype(np.float16).astype(np.float32) for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()}
     )
-
-
-def _record(
-    constitution: Constitution,
-    data: dict[tuple[View, str], Table],
-    cascade: Cascade,
-    points: dict[View, OperatingPoint],
-    name: str,
-    options: Options,
-) -> GuardRecord:
-    return GuardRecord(
-        name=name,
-        constitution=constitution.name,
-        constitution_hash=constitution.hash,
-        budget=options.budget,
-        near_miss_budget=options.near_miss_budget,
-        seed=options.seed,
-        backbone=options.backbone,
-        layers=list(cascade.backbone.layers),
-        clauses=list(cascade.clauses),
-        views={view: _view(point) for view, point in points.items()},
-        n_examples={f"{view} {split}": len(table.exchanges) for (view, split), table in data.items()},
-    )
-
-
-def _view(point: OperatingPoint) -> ViewRecord:
-    calibration: Calibration = point.calibration
-    evidence = {name: SliceEvidence(n=e.n, flagged=e.flagged, bound=e.bound) for name, e in calibration.evidence.items()}
-    return ViewRecord(
-        threshold=min(calibration.threshold, 1.0),
-        temperature=point.temperature,
-        offset=point.offset,
-        mix=point.mix,
-        certified=calibration.certified,
-        sentence=calibration.sentence,
-        evidence=evidence,
-    )
-
-
-def _save(out: Path, record: GuardRecord, constitution: Constitution, cascade: Cascade) -> None:
-    tensors = {
-        stem: {f"{view}.{part}": values[view] for view in VIEWS for part, values in (("weight", scorer.weights), ("bias", scorer.biases))}
-        for stem, scorer in (("probe", cascade.probe), ("screen", cascade.screen))
-    }
-    tensors["screen"] = {name: array.astype(np.float16) if name.endswith("weight") else array for name, array in tensors["screen"].items()}
-    save(out, record, constitution.source, tensors, card(record, constitution))

@@ -1,0 +1,73 @@
+"""The application: which path is answered by what. A guard and settings in, an ASGI app out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from charter.gateway.chat import chat, unless_gone
+from charter.gateway.counters import Counters
+from charter.gateway.errors import HTTPProblem, answer_crash, answer_problem, answer_unknown
+from charter.gateway.moderations import moderate
+from charter.gateway.scoring import Scorer
+from charter.gateway.settings import Settings
+from charter.gateway.upstream import Upstream, reply_headers
+from charter.guard.holdback import GuardLike
+
+
+def create_app(guard: GuardLike, settings: Settings) -> Starlette:
+    """A gateway that puts `guard` in front of the upstream of `settings`."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.upstream = Upstream(settings)
+        app.state.scorer = Scorer(guard, settings, Counters())
+        yield
+        await app.state.upstream.aclose()
+
+    routes = [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/moderations", moderate, methods=["POST"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/healthz", healthz, methods=["GET"]),
+    ]
+    handlers = {HTTPProblem: answer_problem, HTTPException: answer_unknown, ClientDisconnect: _gone, Exception: answer_crash}
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+
+
+async def models(request: Request) -> Response:
+    """The upstream's models, as it lists them."""
+    upstream: Upstream = request.app.state.upstream
+
+    async def fetch() -> Response:
+        async with upstream.send("GET", "/models", request.headers.items(), None) as response:
+            return Response(await upstream.read(response), response.status_code, reply_headers(response))
+
+    return await unless_gone(request, fetch)
+
+
+async def healthz(request: Request) -> Response:
+    """That the gateway runs, for which guard, and what it counted."""
+    scorer: Scorer = request.app.state.scorer
+    guard, settings = scorer.guard, scorer.settings
+    return JSONResponse(
+        {
+            "status": "ok",
+            "guard": {"name": guard.name, "hash": guard.hash},
+            "mode": settings.mode,
+            "on_error": settings.on_error,
+            "counters": asdict(scorer.counters),
+        }
+    )
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Nobody reads this: the client went away (499 is what proxies log for it)."""
+    return Response(status_code=499)

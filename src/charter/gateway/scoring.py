@@ -1,0 +1,235 @@
+"""A guarded conversation off the event loop: every channel of a reply is scored in worker threads, in order, and held back.
+
+A channel is one text of one choice: its content, its reasoning, the arguments of a tool call. Each has a session of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from charter.errors import CharterError
+from charter.gateway.channels import Path
+from charter.gateway.counters import Counters, Ledger
+from charter.gateway.settings import Settings
+from charter.guard.holdback import GuardLike, OpenGuard
+from charter.guard.policy import decide
+from charter.records import Turn, Verdict
+
+T = TypeVar("T")
+Key = tuple[int, Path]
+"""A choice and one of its texts."""
+UNSCORED = Verdict(False, 0.0, None, None)
+"""Where scoring failed there is no verdict."""
+log = logging.getLogger("charter.gateway")
+
+
+class ScoringFailed(Exception):
+    """The guard raised, took too long or broke its contract. Its message may be shown; the cause may hold content."""
+
+    def __init__(self, sentence: str, clients_to_mend: bool = False) -> None:
+        super().__init__(sentence)
+        self.clients_to_mend = clients_to_mend
+
+
+class Scorer:
+    """Calls the guard in worker threads, a few at a time."""
+
+    def __init__(self, guard: GuardLike, settings: Settings, counters: Counters) -> None:
+        self.guard, self.settings, self.counters = guard, settings, counters
+        self._limiter = anyio.CapacityLimiter(settings.score_threads)
+
+    async def call(self, step: Callable[..., T], *args: object) -> T:
+        """One scoring step. After a failure its session must not be used any more: the thread may still be in it.
+
+        Raises:
+            ScoringFailed: the step raised, or took too long; counted.
+        """
+        try:
+            with anyio.fail_after(self.settings.score_timeout_s):
+                return await anyio.to_thread.run_sync(step, *args, abandon_on_cancel=True, limiter=self._limiter)
+        except TimeoutError as error:
+            raise self.failure(f"scoring took longer than {self.settings.score_timeout_s:g} s", error) from error
+        except CharterError as error:
+            raise self.failure(f"the text can't be scored: {error}", error) from error
+        except Exception as error:
+            raise self.failure("scoring failed; the gateway's log names the fault", error) from error
+
+    def failure(self, sentence: str, cause: Exception | None = None) -> ScoringFailed:
+        """A failure, counted, and logged without what the fault says, which may be content."""
+        self.counters.errors += 1
+        log.error("%s (%s)", sentence, type(cause).__name__)
+        log.debug("the fault", exc_info=cause)
+        return ScoringFailed(sentence, isinstance(cause, CharterError))
+
+
+class Conversation:
+    """One request under guard: the prompt's verdict, and a channel for each text of the reply."""
+
+    def __init__(self, scorer: Scorer, turns: tuple[Turn, ...]) -> None:
+        self.scorer, self.turns = scorer, turns
+        self.settings = scorer.settings
+        self.ledger = Ledger(scorer.counters, scorer.settings.mode)
+        self.verdict = UNSCORED
+        """The prompt's."""
+        self.unscored = False
+        """Scoring the prompt failed and on_error is open: nothing of this conversation is scored."""
+        self._first: OpenGuard | None = None
+
+    async def check_prompt(self) -> Verdict:
+        """Judge the prompt.
+
+        Raises:
+            ScoringFailed: and failures are closed.
+        """
+        try:
+            self._first = await self.scorer.call(self.scorer.guard.open, self.turns)
+        except ScoringFailed:
+            if not self.passes_failures:
+                raise
+            self.unscored = True
+            return self.verdict
+        self.verdict = self._first.prompt_verdict
+        if self.verdict.flagged:
+            self.scorer.counters.flagged_prompts += 1
+            record(self.verdict, decide(self.verdict, self.settings.mode), "prompt")
+        return self.verdict
+
+    def count_reply(self, verdict: Verdict) -> None:
+        """A choice of the reply was flagged."""
+        action = decide(verdict, self.settings.mode)
+        self.scorer.counters.flagged_replies += 1
+        self.scorer.counters.blocked_replies += action == "block"
+        record(verdict, action, "reply")
+
+    @property
+    def passes_failures(self) -> bool:
+        """Whether text passes where it can't be scored. Shadow mode never blocks."""
+        return self.settings.on_error == "open" or self.settings.mode == "shadow"
+
+    def channel(self, key: Key) -> Channel:
+        """A new channel. The first choice's content goes on with the session that judged the prompt."""
+        if key[0] == 0 and key[1][1:] == ("content",):
+            first, self._first = self._first, None
+            return Channel(self, key, first)
+        return Channel(self, key, None)
+
+
+class Channel:
+    """One text of a reply. `push` and `flush` give what may leave now; in shadow mode that is all, at once."""
+
+    def __init__(self, conversation: Conversation, key: Key, session: OpenGuard | None) -> None:
+        self._conversation, self._key, self._session = conversation, key, session
+        self._scorer, self._ledger = conversation.scorer, conversation.ledger
+        self._text: list[str] = []
+        """All that came, for a channel that goes on after it was flushed."""
+        self._held = ""
+        """What came and was not released: the guard's own hold-back is not relied on for it."""
+        self._half = ""
+        """A high surrogate whose other half has not come yet."""
+        self._repeated = 0
+        """Characters that a second session reads again and that were released before."""
+        self.flushed = False
+        self.times_flushed = 0
+        self.unscored = conversation.unscored
+        self.verdict = UNSCORED
+
+    @property
+    def flagged(self) -> bool:
+        return self.verdict.flagged
+
+    @property
+    def held(self) -> str:
+        """What came and has not been released."""
+        return self._held + self._half
+
+    async def push(self, text: str) -> str:
+        """Take a piece; returns what may leave.
+
+        Raises:
+            ScoringFailed: and failures are closed. The channel is at its end then.
+        """
+        text = self._whole(text)
+        return await self._take(text) if text else ""
+
+    async def flush(self) -> str:
+        """The text has ended; returns the rest that may leave. More may come nevertheless: it is then read after all that was.
+
+        Raises:
+            ScoringFailed: as above.
+        """
+        rest = await self._take("\ufffd") if self._half else ""
+        self._half = ""
+        if self.flushed or self._session is None:
+            return rest
+        self.flushed, self.times_flushed = True, self.times_flushed + 1
+        session = self._session
+        return rest + await self._step("", lambda: session.flush())
+
+    async def _take(self, text: str) -> str:
+        self._text.append(text)
+        self._held += text
+        return await self._step(text, lambda: self._score(text))
+
+    def _score(self, text: str) -> str:
+        """In a worker thread. A session that was flushed takes no more: another reads the whole text from its start."""
+        if self._session is None or self.flushed:
+            self._session = self._scorer.guard.open(self._conversation.turns)
+            if self.flushed:
+                self.flushed, self._repeated = False, sum(map(len, self._text)) - len(self._held)
+                text = "".join(self._text)
+        return self._session.push(text)
+
+    async def _step(self, text: str, score: Callable[[], str]) -> str:
+        shadow = self._conversation.settings.mode == "shadow"
+        if not self.unscored:
+            try:
+                released = self._passed(await self._scorer.call(score))
+            except ScoringFailed:
+                if not self._conversation.passes_failures:
+                    raise
+                self.unscored = True
+            else:
+                return text if shadow else released
+        out, self._held = text if shadow else self._held, ""
+        return out
+
+    def _passed(self, released: str) -> str:
+        """What the guard released, less what had left before; all of it must be text that came."""
+        again = released[: self._repeated]
+        self._repeated -= len(again)
+        released = released[len(again) :]
+        if not self._held.startswith(released):
+            raise self._scorer.failure("the guard released text that it was not given")
+        self._held = self._held[len(released) :]
+        self._ledger.passed(self._key, released)
+        assert self._session is not None
+        self.verdict = self._session.reply_verdict
+        if self.verdict.flagged:
+            self._ledger.flagged(self._key)
+        return released
+
+    def _whole(self, text: str) -> str:
+        """Text without halves of surrogate pairs: those that the upstream cut apart are joined, others become U+FFFD."""
+        if text.isascii() and not self._half:
+            return text
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def record(verdict: Verdict, action: str, stage: str) -> None:
+    """Log a verdict and what was done about it; never any content."""
+    log.info(
+        "verdict=flagged action=%s stage=%s clause=%s position=%s score=%.4f",
+        action,
+        stage,
+        verdict.clause,
+        verdict.position,
+        verdict.score,
+    )

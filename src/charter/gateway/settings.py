@@ -1,0 +1,43 @@
+"""How a gateway is set up: everything that an operator decides, fixed when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from charter.errors import UpstreamError
+from charter.guard.policy import Mode
+
+OnError = Literal["closed", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of a gateway.
+
+    Raises:
+        UpstreamError: the upstream's URL is not one.
+    """
+
+    upstream_url: str
+    """Base URL of the OpenAI-compatible endpoint that is guarded; it ends in /v1. Requests reach no other address."""
+    upstream_key: str | None = field(default=None, repr=False)
+    """Sent to the upstream as its bearer token, in place of the client's; the client's own is passed on where this is None."""
+    mode: Mode = "enforce"
+    """enforce blocks what is flagged; shadow records verdicts and blocks nothing."""
+    on_error: OnError = "closed"
+    """When scoring fails or takes too long: closed withholds the text, open lets it pass and counts it as unscored."""
+    max_body_bytes: int = 1_048_576
+    """Largest request; larger ones get 413."""
+    max_reply_bytes: int = 16_777_216
+    """Largest whole reply, and largest single event of a stream, that is taken from the upstream."""
+    timeout_s: float = 120.0
+    """Longest silence of the upstream, and longest time that a client may take to send its request."""
+    score_timeout_s: float = 60.0
+    """Longest that one scoring step may take, waiting for a free thread included."""
+    score_threads: int = 4
+    """Scoring steps at once; more of them wait their turn."""
+
+    def __post_init__(self) -> None:
+        if not self.upstream_url.startswith(("http://", "https://")):
+            raise UpstreamError(f"{self.upstream_url!r} is not the URL of an upstream; it looks like http://127.0.0.1:8000/v1")

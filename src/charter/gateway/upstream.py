@@ -1,0 +1,118 @@
+"""The one upstream, fixed when the gateway starts: no request can name another address, and no redirect is followed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from charter.errors import UpstreamError
+from charter.gateway.errors import HTTPProblem, upstream_problem
+from charter.gateway.settings import Settings
+
+CONNECT_TIMEOUT_S = 10.0
+HOP_BY_HOP = frozenset({
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+})  # fmt: skip
+"""Headers of one connection (RFC 9110 section 7.6.1); so are those that `Connection` names."""
+OURS = frozenset({"host", "content-length", "content-encoding", "content-type", "accept-encoding", "accept", "expect", "cookie"})
+"""Request headers that are written anew, or that are meant for the gateway alone."""
+THEIRS = frozenset({"content-length", "content-encoding", "set-cookie", "date", "server"})
+"""Response headers that are written anew, or that must not reach another origin's client."""
+
+
+class Upstream:
+    """The client of the guarded endpoint. Connections are kept and shared."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._base = httpx2.URL(settings.upstream_url)
+        timeout = httpx2.Timeout(settings.timeout_s, connect=min(CONNECT_TIMEOUT_S, settings.timeout_s))
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+        # trust_env off: neither proxies nor a .netrc of the environment send requests or keys elsewhere
+        self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    @asynccontextmanager
+    async def send(self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes | None) -> AsyncIterator[httpx2.Response]:
+        """The upstream's answer, its body still to be read; leaving the context closes the connection where it wasn't.
+
+        Args:
+            path: below the base URL, such as "/chat/completions".
+            headers: the client's; what concerns only its own connection is taken out.
+
+        Raises:
+            HTTPProblem: 502 where the upstream can't be reached.
+        """
+        request = self._client.build_request(method, self._url(path), headers=self._headers(headers, body), content=body)
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx2.TimeoutException as error:
+            raise upstream_problem(f"the upstream did not answer within {self._settings.timeout_s:g} s; try again later") from error
+        except httpx2.TransportError as error:
+            raise upstream_problem(f"the upstream can't be reached ({type(error).__name__}); is it running?") from error
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def read(self, response: httpx2.Response) -> bytes:
+        """A whole body.
+
+        Raises:
+            HTTPProblem: 502 where it breaks off or is too large.
+        """
+        body = bytearray()
+        try:
+            async for block in response.aiter_bytes():
+                body += block
+                if len(body) > self._settings.max_reply_bytes:
+                    raise upstream_problem(
+                        f"the upstream's reply is larger than {self._settings.max_reply_bytes:,} bytes; ask for a shorter one"
+                    )
+        except httpx2.HTTPError as error:
+            raise upstream_problem(f"the upstream's reply broke off ({type(error).__name__}); try again") from error
+        return bytes(body)
+
+    async def check(self) -> None:
+        """Whether the upstream answers at all.
+
+        Raises:
+            UpstreamError: it doesn't, or refuses our key.
+        """
+        where = f"the upstream at {self._base.copy_with(query=None, userinfo=b'')}"
+        try:
+            async with self.send("GET", "/models", (), None) as response:
+                if self._settings.upstream_key and response.status_code in (401, 403):
+                    raise UpstreamError(f"{where} refuses the key ({response.status_code}); set CHARTER_UPSTREAM_KEY")
+        except HTTPProblem as error:
+            raise UpstreamError(f"{where} does not answer: {error.sentence}; start it, or mend --upstream") from error
+
+    def _url(self, path: str) -> httpx2.URL:
+        return self._base.copy_with(path=self._base.path.rstrip("/") + path)
+
+    def _headers(self, headers: Iterable[tuple[str, str]], body: bytes | None) -> list[tuple[str, str]]:
+        kept = [(k, v) for k, v in end_to_end(headers, OURS) if k != "authorization" or not self._settings.upstream_key]
+        if self._settings.upstream_key:
+            kept.append(("authorization", f"Bearer {self._settings.upstream_key}"))
+        if body is not None:
+            kept.append(("content-type", "application/json"))
+        return [*kept, ("accept", "*/*"), ("accept-encoding", "identity")]
+
+
+def end_to_end(headers: Iterable[tuple[str, str]], without: frozenset[str]) -> list[tuple[str, str]]:
+    """Headers that travel past the gateway, names in lower case: not those of one connection, nor Charter's own, which none may forge."""
+    pairs = [(name.lower(), value) for name, value in headers]
+    named = {token.strip().lower() for name, value in pairs if name == "connection" for token in value.split(",")}
+    dropped = HOP_BY_HOP | named | without
+    return [(name, value) for name, value in pairs if name not in dropped and not name.startswith("x-charter-")]
+
+
+def reply_headers(response: httpx2.Response) -> dict[str, Any]:
+    """Headers of the upstream's answer that reach the client."""
+    return dict(end_to_end(response.headers.multi_items(), THEIRS))

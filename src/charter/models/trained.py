@@ -1,0 +1,33 @@
+"""What training hands over and a guard folder keeps: the scorers, their operating points, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from charter.models.calibrate import Calibration
+from charter.models.cascade import Cascade
+from charter.records import View
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """What serving needs for one view, and its evidence."""
+
+    mix: float
+    """The probe's share."""
+    temperature: float
+    offset: float
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Scorers ready to serve."""
+
+    cascade: Cascade
+    points: dict[View, OperatingPoint]
+    budget: float
+    near_miss_budget: float
+    seed: int
+    n_examples: dict[str, int]
+    """View and split to the number of examples."""

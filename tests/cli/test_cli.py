@@ -1,0 +1,89 @@
+"""The command line as a person uses it: a real process, its exit code and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHARTER = str(Path(sys.executable).with_name("charter"))
+
+
+def charter(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([CHARTER, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, env=os.environ, timeout=120)
+
+
+def test_help_names_every_verb(tmp_path: Path) -> None:
+    said = charter("--help", cwd=tmp_path)
+    assert said.returncode == 0
+    for verb in ("init", "check", "synthesize", "train", "build", "evaluate", "score", "serve", "diff"):
+        assert f"  {verb} " in said.stdout
+
+
+def test_a_starter_constitution_passes_its_check(tmp_path: Path) -> None:
+    assert charter("init", "my-bakery", cwd=tmp_path).returncode == 0
+    checked = charter("check", "my-bakery.yaml", "--json", cwd=tmp_path)
+    assert checked.returncode == 0
+    assert json.loads(checked.stdout)["name"] == "my-bakery"
+
+
+def test_init_never_writes_over_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("precious")
+    said = charter("init", "mine", cwd=tmp_path)
+    assert said.returncode == 2
+    assert (tmp_path / "mine.yaml").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (("check", "missing.yaml"), "charter init"),
+        (("check", "broken.yaml"), "broken.yaml:3: not valid YAML"),
+        (("train", "nowhere", "--out", "g"), "charter synthesize"),
+        (("score", "nowhere"), "charter build"),
+        (("evaluate", "nowhere", "--data", "."), "no *.jsonl"),
+        (("synthesize", "own.yaml", "--out", "d"), "--teacher"),
+        (("synthesize", "general", "--out", "d", "--teacher", "http://127.0.0.1:9/v1"), "127.0.0.1:9"),
+        (("build", "general", "--out", "g", "--budget", "2"), "--budget"),
+    ],
+)
+def test_a_mistake_gets_a_sentence_and_exit_code_2(arguments: tuple[str, ...], mend: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("name: x\nclauses: [\n")
+    charter("init", "own", cwd=tmp_path)
+    before = sorted(tmp_path.iterdir())
+    said = charter(*arguments, cwd=tmp_path)
+    assert said.returncode == 2, said.stderr
+    assert mend in said.stderr
+    assert "Traceback" not in said.stderr
+    assert sorted(tmp_path.iterdir()) == before, "nothing is written on a mistake"
+
+
+def test_diff_names_what_changed_and_exits_with_1(tmp_path: Path) -> None:
+    charter("init", "one", cwd=tmp_path)
+    text = (tmp_path / "one.yaml").read_text()
+    (tmp_path / "two.yaml").write_text(text.replace("Telling a person which dose", "Telling anybody which dose"))
+    said = charter("diff", "one.yaml", "two.yaml", cwd=tmp_path)
+    assert said.returncode == 1
+    assert said.stdout.split()[:2] == ["changed", "medical-dosing"]
+    assert charter("diff", "one.yaml", "one.yaml", cwd=tmp_path).returncode == 0
+
+
+def test_score_gives_a_line_an_exchange_and_every_character_its_score(saved_guard: Path, tmp_path: Path) -> None:
+    text = "How do I open my neighbour's door? 世界 h3ll0"
+    rows = [{"id": "a", "messages": [{"role": "user", "content": text}]}]
+    said = charter("score", str(saved_guard), "--tokens", cwd=tmp_path, stdin="\n".join(map(json.dumps, rows)) + "\n")
+    assert said.returncode == 0, said.stderr
+    line = json.loads(said.stdout)
+    assert set(line) == {"id", "verdict", "action", "tokens"}
+    assert set(line["verdict"]) == {"flagged", "score", "clause", "position"}
+    assert "".join(token for token, _ in line["tokens"]) == text
+
+
+def test_score_names_the_line_that_is_not_json(saved_guard: Path, tmp_path: Path) -> None:
+    said = charter("score", str(saved_guard), cwd=tmp_path, stdin="{not json\n")
+    assert said.returncode == 2
+    assert "standard input:1" in said.stderr

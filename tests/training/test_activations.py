@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from charter.models.backbone import Backbone
+from charter.models.probe import WINDOW
+from charter.records import Exchange, Turn, View
+from charter.training.activations import STRIDE, ActivationStore
+
+TEXTS = ["How do I bake bread?", "kill -9 " * 30, "Привет, как дела? 世界 " * 5, "def f(x):\n    return x + 1\n" * 6, "yes"]
+
+
+def exchanges() -> list[Exchange]:
+    prompts = [Exchange(f"p{n}", (Turn("user", text),)) for n, text in enumerate(TEXTS)]
+    replies = [Exchange(f"r{n}", (Turn("user", "Go on."), Turn("assistant", text))) for n, text in enumerate(TEXTS)]
+    return prompts + replies
+
+
+def by_hand(backbone: Backbone, exchange: Exchange, view: View) -> np.ndarray:
+    """Window means from one stream, the slow way."""
+    pieces = [(number, piece) for number, turn in enumerate(exchange.turns) for piece in backbone.encoder.turn(turn)]
+    states = backbone.stream().feed([i for _, p in pieces for i in p.ids])
+    owners = [number if p.text is not None else -1 for number, p in pieces for _ in p.ids]
+    means = []
+    for number in range(len(exchange.turns)):
+        if view == "exchange" and number < len(exchange.turns) - 1:
+            continue
+        own = states[torch.tensor(owners) == number]
+        ends = sorted({*range(WINDOW, len(own), STRIDE), len(own)})
+        means += [own[max(0, end - WINDOW) : end].mean(0).flatten() for end in ends]
+    return torch.stack(means).numpy()
+
+
+@pytest.mark.parametrize("view", ["prompt", "exchange"])
+def test_stored_windows_are_the_means_of_the_streamed_states(view: View, embedded_backbone: Backbone, tmp_path: Path) -> None:
+    own = [e for e in exchanges() if (e.reply is None) == (view == "prompt")]
+    windows = ActivationStore(tmp_path, embedded_backbone).windows(own, view)
+    for number, exchange in enumerate(own):
+        expected = by_hand(embedded_backbone, exchange, view)
+        found = windows.take(np.flatnonzero(windows.owner == number))
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max()
+
+
+def test_a_second_pass_computes_nothing(embedded_backbone: Backbone, tmp_path: Path) -> None:
+    first = ActivationStore(tmp_path, embedded_backbone).windows(exchanges()[:3], "prompt")
+    data = next(tmp_path.glob("*/windows.f16"))
+    size = data.stat().st_size
+    again = ActivationStore(tmp_path, embedded_backbone).windows(exchanges()[:3], "prompt")
+    assert data.stat().st_size == size
+    assert np.array_equal(first.take(slice(None)), again.take(slice(None)))
+
+
+def test_a_pass_killed_in_the_middle_of_a_write_is_continued(embedded_backbone: Backbone, tmp_path: Path) -> None:
+    whole = ActivationStore(tmp_path / "whole", embedded_backbone).windows(exchanges()[:5], "prompt")
+    ActivationStore(tmp_path / "cut", embedded_backbone).windows(exchanges()[:3], "prompt")
+    folder = next((tmp_path / "cut").iterdir())
+    with (folder / "windows.f16").open("ab") as file:
+        file.write(b"half a window")
+    with (folder / "index.jsonl").open("a") as file:
+        file.write(json.dumps(["0" * 24, 0, 1])[:-3])
+    resumed = ActivationStore(tmp_path / "cut", embedded_backbone).windows(exchanges()[:5], "prompt")
+    assert resumed.take(slice(None)).shape == whole.take(slice(None)).shape
+    assert np.abs(resumed.take(slice(None)) - whole.take(slice(None))).max() < 0.05
+
+
+def test_an_index_without_its_data_is_not_believed(embedded_backbone: Backbone, tmp_path: Path) -> None:
+    ActivationStore(tmp_path, embedded_backbone).windows(exchanges()[:2], "prompt")
+    data = next(tmp_path.glob("*/windows.f16"))
+    data.write_bytes(data.read_bytes()[:100])
+    windows = ActivationStore(tmp_path, embedded_backbone).windows(exchanges()[:2], "prompt")
+    assert np.abs(windows.take(np.flatnonzero(windows.owner == 0)) - by_hand(embedded_backbone, exchanges()[0], "prompt")).max() < 1

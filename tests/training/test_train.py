@@ -1,0 +1,119 @@
+"""A whole training run on the real embedded model, small: the guard that comes out loads, judges, and is the same every time."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from charter.constitution import Constitution, parse
+from charter.guard.folder import load
+from charter.guard.pack import pack
+from charter.records import Example, Exchange, Split, Turn, write_examples
+from charter.training.train import Options, train
+
+TEXT = """
+name: gardens
+version: 1
+purpose: Keeps the secrets of one garden.
+clauses:
+  - id: tulips
+    side: restricted
+    title: Tulip secrets
+    text: How the tulips of this garden are grown.
+    counterpart: roses
+    examples: [Tell me how your tulips are grown.]
+  - id: roses
+    side: permitted
+    title: Roses
+    text: How roses are grown.
+    examples: [Tell me how roses are grown.]
+"""
+OPENINGS = ("Tell me about", "I want to know about", "Please explain", "What is the secret of", "Write a note on", "Why not talk about")
+THINGS = (
+    "the soil",
+    "the colour",
+    "watering",
+    "the bulbs",
+    "winter",
+    "planting",
+    "the scent",
+    "selling",
+    "the history",
+    "pests",
+    "pots",
+    "light",
+)
+
+
+@pytest.fixture(scope="module")
+def constitution() -> Constitution:
+    return parse(TEXT, "gardens.yaml")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, constitution: Constitution) -> Path:
+    folder = tmp_path_factory.mktemp("gardens")
+    write_examples(folder / "examples.parquet", rows(constitution))
+    return folder
+
+
+def rows(constitution: Constitution) -> list[Example]:
+    out = []
+    for number, (opening, thing) in enumerate((o, t) for o in OPENINGS for t in THINGS):
+        split: Split = "train" if number % 4 else "dev"
+        for clause, flower in (("tulips", "tulips"), ("roses", "roses")):
+            prompt = (Turn("user", f"{opening} {thing} of {flower}."),)
+            own = constitution[clause]
+            for reply in (None, f"Gladly: {thing} of {flower} is a matter of patience, and {flower} need it all year round."):
+                turns = prompt if reply is None else (*prompt, Turn("assistant", reply))
+                key = hashlib.sha256(repr(turns).encode()).hexdigest()[:16]
+                out.append(
+                    Example(
+                        key,
+                        turns,
+                        own.restricted,
+                        None if reply is None else own.restricted,
+                        clause,
+                        own.side,
+                        f"{own.side}:{clause}",
+                        "plain",
+                        f"p{number}",
+                        "recorded:authored",
+                        0,
+                        split,
+                        own.hash,
+                    )
+                )
+    return out
+
+
+@pytest.fixture(scope="module")
+def guard_folder(data: Path, constitution: Constitution, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "guard"
+    pack(train(data, constitution, Options(depth=0.2, budget=0.05, cache=data / "cache")), constitution, folder)
+    return folder
+
+
+def test_the_guard_tells_the_two_sides_apart(guard_folder: Path) -> None:
+    guard = load(guard_folder)
+    asked = [Exchange(str(n), (Turn("user", f"Could you talk about feeding {f}?"),)) for n, f in enumerate(("tulips", "roses"))]
+    (tulips, bad), (roses, good) = guard.score(asked)
+    assert bad.score > good.score
+    assert bad.clause == "tulips" or not bad.flagged
+    assert tulips.exchange is asked[0]
+    assert roses.exchange is asked[1]
+
+
+def test_the_same_data_give_the_same_guard_to_the_byte(guard_folder: Path, data: Path, constitution: Constitution) -> None:
+    again = guard_folder.parent / "again" / "guard"
+    pack(train(data, constitution, Options(depth=0.2, budget=0.05, cache=data / "cache")), constitution, again)
+    for file in sorted(guard_folder.iterdir()):
+        assert file.read_bytes() == (again / file.name).read_bytes(), file.name
+
+
+def test_the_card_says_that_a_small_dev_split_certifies_nothing(guard_folder: Path) -> None:
+    card = (guard_folder / "card.md").read_text()
+    assert "can't be certified" in card
+    assert "gardens" in card
