@@ -13,11 +13,22 @@ import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.gateway.conftest import (
+    BREAKS,
+    FORBIDDEN,
+    STALLS,
+    Gateway,
+    Script,
+    chunk,
+    content,
+    event,
+    events,
+    finishes,
+    plays,
+    says,
+)  # fmt: skip
 
 from charter.models.segments import cut
-from tests.gateway.conftest import (
-    BREAKS, FORBIDDEN, STALLS, Gateway, Script, chunk, content, event, events, finishes, plays, says,
-)  # fmt: skip
 
 Chunker = Callable[[st.DataObject, str], list[str]]
 
@@ -42,7 +53,7 @@ def delivered(data: st.DataObject, stream: list[bytes]) -> list[bytes]:
 
 
 @given(data=st.data())
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_only_scored_text_arrives_and_on_clean_text_all_of_it(data: st.DataObject, gateway: Gateway, texts: Any, chunked: Chunker) -> None:
     parts = data.draw(st.lists(texts, min_size=1, max_size=3))
     text = data.draw(st.sampled_from(["", " ", FORBIDDEN, f" {FORBIDDEN} "])).join(parts)
@@ -76,7 +87,7 @@ def text_of(chunks: list[Any], index: int, channel: str) -> str:
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_interleaved_channels_and_choices_keep_the_guarantee_each_for_itself(data: st.DataObject, gateway: Gateway) -> None:
     piece = st.sampled_from(["one ", " two", "zyz", "zyva", "naïve 日本", " ", "x" * 70, '{"a": 1', "\n\n"])
     said = data.draw(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(CHANNELS), piece), max_size=25))
@@ -95,15 +106,15 @@ def test_interleaved_channels_and_choices_keep_the_guarantee_each_for_itself(dat
     assert (counters["released_unscored_chars"], counters["released_after_verdict_chars"]) == (0, 0)
 
 
-@pytest.mark.parametrize("size", [1, 3, 10_000])
-def test_a_thousand_words_arrive_up_to_the_forbidden_one(gateway: Gateway, size: int) -> None:
-    words = [f"word{n}" for n in range(1_000)]
-    words[500] = FORBIDDEN
+@pytest.mark.parametrize(("n", "size"), [(200, 1), (200, 3), (1_000, 20_000)])
+def test_of_many_words_those_before_the_forbidden_one_arrive(gateway: Gateway, n: int, size: int) -> None:
+    words = [f"word{i}" for i in range(n)]
+    words[n // 2] = FORBIDDEN
     text = " ".join(words)
     got = gateway.stream(says(*(text[i : i + size] for i in range(0, len(text), size))))
-    assert content(got) == " ".join(words[:500])
+    assert content(got) == " ".join(words[: n // 2])
     assert finishes(got) == ["content_filter"]
-    assert got[-2]["charter"]["verdict"] == {"flagged": True, "score": 0.99, "clause": "words", "position": 500}
+    assert got[-2]["charter"]["verdict"] == {"flagged": True, "score": 0.99, "clause": "words", "position": n // 2}
     assert (got[-2]["charter"]["action"], got[-2]["charter"]["stage"]) == ("block", "reply")
 
 
@@ -293,11 +304,12 @@ def test_a_scorer_that_fails_closed_ends_the_choice_without_the_unscored_text(ga
 
 def test_a_scorer_that_fails_open_lets_all_pass_and_counts_it(gateways: Callable[..., Gateway]) -> None:
     gateway = gateways(on_error="open")
+    before = gateway.counters()
     got = gateway.stream(says("one two ", f"{BREAKS} three ", "four"))
     assert (content(got), finishes(got)) == (f"one two {BREAKS} three four", ["stop"])
-    counters = gateway.counters()
-    assert counters["released_unscored_chars"] == len(f" {BREAKS} three four")
-    assert counters["errors"] == 1
+    after = gateway.counters()
+    assert after["released_unscored_chars"] - before["released_unscored_chars"] == len(f" {BREAKS} three four")
+    assert after["errors"] - before["errors"] == 1
 
 
 def test_a_scorer_that_is_too_slow_follows_the_same_policy(gateways: Callable[..., Gateway]) -> None:
@@ -311,15 +323,12 @@ def test_a_scorer_that_is_too_slow_follows_the_same_policy(gateways: Callable[..
 
 def test_shadow_mode_changes_no_byte_and_records_the_verdict(gateways: Callable[..., Gateway]) -> None:
     gateway = gateways(mode="shadow")
+    before = gateway.counters()
     script = says("one two ", f"{FORBIDDEN} thr", "ee ", "four")
-    response = gateway.ask(script, stream=True)
-    assert response.content == b"".join(script.blocks)
-    counters = gateway.counters()
-    assert (counters["flagged_replies"], counters["blocked_replies"]) == (1, 0)
-    assert counters["released_after_verdict_chars"] == len(f" {FORBIDDEN} three four")
-    clean = gateway.ask(says("one two ", "three"), stream=True)
-    assert content(events(clean.content)) == "one two three"
-    assert gateway.counters()["released_unscored_chars"] == 0
+    assert gateway.ask(script, stream=True).content == b"".join(script.blocks)
+    assert content(gateway.stream(says("one two ", "three"))) == "one two three"
+    found = {name: n - before[name] for name, n in gateway.counters().items() if n != before[name]}
+    assert found == {"requests": 2, "flagged_replies": 1, "released_after_verdict_chars": len(f" {FORBIDDEN} three four")}
 
 
 def test_scoring_never_blocks_the_event_loop(gateway: Gateway) -> None:

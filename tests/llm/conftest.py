@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -41,7 +42,8 @@ def stub() -> Iterator[Stub]:
             for name, text in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
                 self.send_header(name, text)
             self.end_headers()
-            self.wfile.write(data)
+            with contextlib.suppress(ConnectionError):  # the client may have given up
+                self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

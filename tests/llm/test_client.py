@@ -97,7 +97,7 @@ def test_retry_after_is_waited_for(stub: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(401, "OPENAI_API_KEY"), (404, "--teacher-model"), (400, "--teacher-model"), (429, "later"), (500, "later")]
+    ("status", "hint"), [(401, "CHARTER_TEACHER_KEY"), (404, "--teacher-model"), (400, "--teacher-model"), (429, "later"), (500, "later")]
 )
 def test_a_lasting_fault_is_one_sentence_that_says_what_to_do(stub: Any, status: int, hint: str) -> None:
     stub.script = lambda body, n: refusal(status, "no\nsuch luck")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -43,7 +44,7 @@ def test_what_came_in_is_given_out_or_held_and_at_most_one_segment_is_held(data:
 @given(data=st.data())
 def test_a_cut_falls_only_where_a_word_ends_or_a_long_run_is_full(data: st.DataObject, texts: Any) -> None:
     pieces = cut(data.draw(texts))
-    for left, right in zip(pieces, pieces[1:], strict=False):
+    for left, right in pairwise(pieces):
         assert len(left) == LONGEST or (not left[-1].isspace() and right[0].isspace())
 
 

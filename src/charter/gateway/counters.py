@@ -45,11 +45,9 @@ class Ledger:
 
     def passed(self, channel: Hashable, text: str) -> None:
         """The guard scored this text and passed it."""
-        early = self._early[channel]
-        if early and early.startswith(text):
-            self._early[channel] = early[len(text) :]
-        else:
-            self._due[channel] += text
+        same = _common(self._early[channel], text)
+        self._early[channel] = self._early[channel][same:]
+        self._due[channel] += text[same:]
 
     def flagged(self, channel: Hashable) -> None:
         """The guard flagged this channel: nothing more of it passes."""

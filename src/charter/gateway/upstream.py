@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
@@ -14,7 +15,8 @@ from charter.gateway.settings import Settings
 
 CONNECT_TIMEOUT_S = 10.0
 HOP_BY_HOP = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+    "te", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
 """Headers of one connection (RFC 9110 section 7.6.1); so are those that `Connection` names."""
 OURS = frozenset({"host", "content-length", "content-encoding", "content-type", "accept-encoding", "accept", "expect", "cookie"})
@@ -31,8 +33,9 @@ class Upstream:
         self._base = httpx2.URL(settings.upstream_url)
         timeout = httpx2.Timeout(settings.timeout_s, connect=min(CONNECT_TIMEOUT_S, settings.timeout_s))
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+        cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one client's session is never another's
         # trust_env off: neither proxies nor a .netrc of the environment send requests or keys elsewhere
-        self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+        self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, cookies=cookies, trust_env=False, follow_redirects=False)
 
     async def aclose(self) -> None:
         """Close all connections."""

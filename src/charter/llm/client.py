@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ LONGEST_WAIT_S = 60.0
 """The most that a server's Retry-After is obeyed for."""
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM, SGLang and llama.cpp are told to go on from the last message. Servers that refuse the fields are asked without."""
+logging.getLogger("stamina").addHandler(logging.NullHandler())  # else each retry prints a bare line on stderr
 
 
 class OpenAIChat:
@@ -26,7 +28,7 @@ class OpenAIChat:
     def __init__(
         self, base_url: str, model: str, api_key: str | None = None, timeout_s: float = 120.0, attempts: int = 6, first_wait_s: float = 0.5
     ) -> None:
-        """`api_key` defaults to OPENAI_API_KEY, or to none where that isn't set.
+        """`api_key` defaults to CHARTER_TEACHER_KEY, or to none. OPENAI_API_KEY is not read: it must not go to whatever URL is given.
 
         Raises:
             TeacherError: the URL is not one.
@@ -44,7 +46,7 @@ class OpenAIChat:
         self._where = f"the teacher {model!r} at {base_url}"
         self._attempts, self._first_wait_s = attempts, first_wait_s
         self._quirks: set[str] = set()
-        key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
+        key = api_key or os.environ.get("CHARTER_TEACHER_KEY") or "none"
         self._client = AsyncOpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=0)
 
     async def check(self) -> None:
@@ -167,7 +169,7 @@ def _reason(error: APIStatusError) -> str:
 
 def _mend(status: int) -> str:
     if status in (401, 403):
-        return "set OPENAI_API_KEY"
+        return "set CHARTER_TEACHER_KEY"
     if status == 404:
         return "check the URL (it ends in /v1) and --teacher-model"
     return "try again later" if status == 429 or status >= 500 else "check --teacher-model and what it supports"

@@ -23,6 +23,8 @@ class Written:
 
     kind: ReplyKind
     text: str
+    teacher: str | None = None
+    """Who wrote it, where that is not who wrote the prompt."""
 
     @property
     def restricted(self) -> bool:
@@ -71,7 +73,7 @@ class Item:
                 id=digest(turns), turns=turns, prompt_restricted=self.prompt_restricted,
                 reply_restricted=None if reply is None else reply.restricted,
                 clause=self.clause, side=self.side, slice=self.slice, family=self.family, parent=self.parent,
-                teacher=self.teacher, seed=seed, split=split, clause_hash=clause_hash,
+                teacher=(reply.teacher if reply else None) or self.teacher, seed=seed, split=split, clause_hash=clause_hash,
             )  # fmt: skip
 
 

@@ -17,6 +17,9 @@ from charter.synthesis.language import LanguageTeacher
 from charter.synthesis.recorded import RecordedTeacher
 from charter.synthesis.teachers import Teacher
 
+PATIENCE_S = 600.0
+"""A small machine that is busy with other work may take minutes for one answer."""
+
 
 @asynccontextmanager
 async def open_teacher(
@@ -47,7 +50,7 @@ async def open_teacher(
             url = teacher
         if model is None:
             raise TeacherError(f"name the model behind {teacher} with --teacher-model")
-        chat = OpenAIChat(url, model)
+        chat = OpenAIChat(url, model, timeout_s=PATIENCE_S)
         stack.push_async_callback(chat.aclose)
         await chat.check()
         store = stack.enter_context(Cache(cache or cache_folder() / "teacher.sqlite"))

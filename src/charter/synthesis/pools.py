@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 
 from charter.constitution import Constitution
 from charter.errors import DataError
 from charter.synthesis.items import Item, from_pool
-from charter.synthesis.recorded import read_rows, turns_of
+from charter.synthesis.recorded import read_rows, replies_of, turns_of
 
 UNFIT = {"bank-assistant": ("business", "medicine-law")}
 """Pools that hold what a shipped constitution restricts: a bank's assistant may not answer its questions on law and savings."""
@@ -32,5 +33,6 @@ def pools(constitution: Constitution, leave_out: Collection[str] | None = None, 
     for name, file in zip(slices, files, strict=True):
         if name not in leave_out:
             for where, row in read_rows(file):
-                items.append(from_pool(name, turns_of(row, where), row.get("answer"), f"recorded:{row.get('by', 'authored')}"))
+                item = from_pool(name, turns_of(row, where), None, f"recorded:{row.get('by', 'authored')}")
+                items.append(replace(item, replies=replies_of(row)))
     return items

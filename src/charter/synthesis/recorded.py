@@ -42,7 +42,7 @@ class RecordedTeacher:
         items = []
         for where, row in list(read_rows(file))[:n]:
             item = written_for(clause, turns_of(row, where), f"recorded:{row.get('by', 'authored')}")
-            self._replies[clause.id, item.turns] = tuple(Written(k, row[k]) for k in REPLY_KINDS if row.get(k))
+            self._replies[clause.id, item.turns] = replies_of(row)
             items.append(item)
         return items
 
@@ -79,6 +79,13 @@ def turns_of(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
         raise DataError(f"{where}: `prompt` must be a text, or an odd number of texts by user and assistant in turn")
     system = (Turn("system", row["system"]),) if row.get("system") else ()
     return (*system, *(Turn(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)))
+
+
+def replies_of(row: dict[str, Any]) -> tuple[Written, ...]:
+    """The replies of a recorded row. `answer_by` names who wrote the answer, where that is not who wrote the prompt."""
+    by = row.get("answer_by")
+    writer = f"recorded:{by}" if by else None
+    return tuple(Written(kind, row[kind], writer if kind == "answer" else None) for kind in REPLY_KINDS if row.get(kind))
 
 
 def _shipped_folder(constitution: Constitution) -> Traversable:
