@@ -166,7 +166,7 @@ def random_cascade(embedded_backbone: Backbone, random_tensors: dict[str, dict[s
 
 
 @pytest.fixture(scope="session")
-def saved_guard(random_tensors: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved_guard(embedded_backbone: Backbone, random_tensors: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A guard folder of the same weights, written by `guard.folder.save`. Copy it before changing anything."""
     from charter.constitution import parse
     from charter.guard.folder import GuardRecord, SliceEvidence, ViewRecord, save
@@ -181,7 +181,7 @@ def saved_guard(random_tensors: dict[str, dict[str, Any]], tmp_path_factory: pyt
 
     record = GuardRecord(
         name="test-guard", constitution="two-clauses", constitution_hash=parse(CONSTITUTION, "constitution.yaml").hash, budget=0.01,
-        near_miss_budget=0.1, seed=0, backbone="embedded", layers=list(LAYERS), clauses=list(CLAUSES),
+        near_miss_budget=0.1, seed=0, backbone="embedded", backbone_fingerprint=embedded_backbone.fingerprint, layers=list(LAYERS), clauses=list(CLAUSES),
         views={"prompt": view(0.5), "exchange": view(0.6)}, n_examples={"train": 10, "dev": 5},
     )  # fmt: skip
     save(folder, record, CONSTITUTION, random_tensors, "# A guard for tests\n")

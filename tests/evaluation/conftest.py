@@ -12,6 +12,7 @@ from charter.constitution import parse
 from charter.evaluation.datasets import Item, Set
 from charter.guard import folder as guard_folder
 from charter.guard.folder import Guard, GuardRecord, SliceEvidence, ViewRecord
+from charter.models.backbone import Backbone
 from charter.models.screen import BUCKETS, features
 from charter.records import Example, Exchange, Turn
 
@@ -76,6 +77,7 @@ def guard_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         near_miss_budget=0.05,
         seed=0,
         backbone="embedded",
+        backbone_fingerprint=Backbone("embedded", [4]).fingerprint,
         layers=[4],
         clauses=["wolves", "ravens"],
         views={"prompt": _view(0.5), "exchange": _view(0.6)},

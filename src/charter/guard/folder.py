@@ -73,6 +73,8 @@ class GuardRecord(_Strict):
     near_miss_budget: float = Field(gt=0, lt=1)
     seed: int
     backbone: str
+    backbone_fingerprint: str
+    """Of the weights that the probe was trained on; another model is refused."""
     layers: list[int] = Field(min_length=1, max_length=512)
     clauses: list[str] = Field(max_length=1_000)
     """Restricted clauses with a head of their own, in the order of the heads."""
@@ -213,12 +215,11 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str) -> Cascade:
     backbone = Backbone(backbone_name, record.layers)
     heads = 1 + len(record.clauses)
     inputs = len(record.layers) * backbone.width
-    try:
-        probe = _views(folder / "probe.safetensors", (heads, inputs), heads)
-    except GuardError as error:
-        if backbone_name == record.backbone:
-            raise
-        raise BackboneError(f"{error}; was it trained on another backbone than {backbone_name!r}?") from error
+    if backbone.fingerprint != record.backbone_fingerprint:
+        raise BackboneError(
+            f"{backbone_name}: is not the model that the guard {record.name!r} was trained on; name that one, or train again"
+        )
+    probe = _views(folder / "probe.safetensors", (heads, inputs), heads)
     screen = _views(folder / "screen.safetensors", (BUCKETS, heads), heads)
     mix: dict[View, float] = {view: record.views[view].mix for view in VIEWS}
     return Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe), Screen(*screen), mix)

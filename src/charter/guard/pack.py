@@ -27,6 +27,7 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         near_miss_budget=trained.near_miss_budget,
         seed=trained.seed,
         backbone=cascade.backbone.name,
+        backbone_fingerprint=cascade.backbone.fingerprint,
         layers=list(cascade.backbone.layers),
         clauses=list(cascade.clauses),
         views={view: _view(point) for view, point in trained.points.items()},
