@@ -52,7 +52,7 @@ class GuardedChoice:
         problem: str | None = None
         try:
             for path, text in texts(choice):
-                if text and not self._flagged:
+                if text:
                     await self._push(path, text, passed)
             if finished:
                 await self._flush_all(passed)

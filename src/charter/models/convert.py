@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ def embedded_folder() -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
         try:
-            _convert(source, Path(aside))
+            with redirect_stderr(StringIO()):  # the reader draws a bar that no setting turns off
+                _convert(source, Path(aside))
         except Exception as error:  # the readers of GGUF fail in many ways
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BackboneError(

@@ -1,6 +1,7 @@
 """One view's operating point: the mix of probe and screen, the probability scale, the threshold. All on the dev split.
 
-Dev exchanges are scored as they will be served, token by token with running maxima, by both scorers in one pass.
+Dev exchanges are scored as they will be served, token by token with running maxima, by both scorers in one pass (in bfloat16 where
+the processor has it: see `Backbone.hurry`).
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ def train(data: Path, constitution: Constitution, options: Options, progress: Pr
     clauses = data_tables["prompt", "train"].clauses
     unmixed = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), dict.fromkeys(VIEWS, 0.5))
     budgets = options.budget, options.near_miss_budget
+    backbone.hurry()
     points = {view: operating_point(unmixed, data_tables[view, "dev"], view, *budgets, progress) for view in VIEWS}
     cascade = replace(unmixed, mix={view: point.mix for view, point in points.items()})
     counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()}
