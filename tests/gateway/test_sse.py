@@ -27,6 +27,10 @@ def test_events_survive_any_cut_line_end_and_comment(texts: list[str], line_end:
     assert read([whole[a:b] for a, b in pairwise(sorted({0, len(whole), *cuts}))] if whole else []) == texts
 
 
+def test_a_line_end_of_two_bytes_may_be_cut_between_them() -> None:
+    assert read([b"data: a\r", b"\ndata: b\r", b"\n\r\n"]) == ["a\nb"]
+
+
 def test_lines_of_data_are_joined_and_a_missing_space_or_blank_line_is_forgiven() -> None:
     assert read([b"data:a\ndata: b\n\ndata:  c"]) == ["a\nb", " c"]
     assert read([b"\xef\xbb\xbfdata: a\n\n"]) == ["a"]

@@ -94,7 +94,8 @@ class Upstream:
                 if self._settings.upstream_key and response.status_code in (401, 403):
                     raise UpstreamError(f"{where} refuses the key ({response.status_code}); set CHARTER_UPSTREAM_KEY")
         except HTTPProblem as error:
-            raise UpstreamError(f"{where} does not answer: {error.sentence}; start it, or mend --upstream") from error
+            reason = type(error.__cause__).__name__
+            raise UpstreamError(f"{where} does not answer ({reason}); start it, or mend --upstream") from error
 
     def _url(self, path: str) -> httpx2.URL:
         return self._base.copy_with(path=self._base.path.rstrip("/") + path)
