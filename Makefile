@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 # constitution -> guard -> evaluation -> a guarded endpoint with a handful of requests; leaves everything in runs/demo
 demo: $(STAMP)
 	$(BIN)/charter build general --out $(RUNS)/guard --data $(RUNS) --budget 0.02
-	$(BIN)/charter evaluate $(RUNS)/guard --data $(RUNS) --out $(RUNS) --limit 500
+	$(BIN)/charter evaluate $(RUNS)/guard --data $(RUNS) --out $(RUNS) --limit 300
 	$(BIN)/python examples/01_whole_chain.py $(RUNS)
 
 test: $(STAMP)
