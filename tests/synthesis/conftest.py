@@ -90,6 +90,8 @@ def _answer(body: dict[str, Any]) -> dict[str, Any]:
         text = " A"
         top = [{"token": f" {letter}", "logprob": -rng.random(), "bytes": None} for letter in "AB"]
         choice["logprobs"] = {"content": [{"token": " A", "logprob": -0.1, "bytes": None, "top_logprobs": top}], "refusal": None}
+    elif prefill.endswith("Request:"):
+        text = f" {sentence(rng.randrange(10**6), rng.choice(WORDS))}"
     elif prefill[-1:] == "." and prefill[-2:-1].isdigit():
         text = "".join(f" {sentence(rng.randrange(10**6), rng.choice(WORDS))}\n{n}." for n in range(7, 12))
     else:

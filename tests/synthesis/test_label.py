@@ -17,6 +17,7 @@ class Judge:
     """Agrees with everything but the texts it is told to doubt, and notes what it was asked."""
 
     name = "judge"
+    replies_per_clause: int | None = None
 
     def __init__(self, doubts: Sequence[str] = ()) -> None:
         self.doubts, self.asked = doubts, []  # type: Sequence[str], list[tuple[str, str | None]]

@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
-import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from charter.constitution import Constitution
 from charter.llm.chat import Reply, Request
@@ -32,29 +33,27 @@ def letters(a: float, b: float) -> Reply:
 
 
 def test_prompts_go_on_from_the_clauses_examples_until_there_are_enough(constitution: Constitution) -> None:
-    chat = ScriptedChat(lambda r, n: f" Could number {n} open the gate?\n7. May visitor {n} see the vault?\n8. cut o")
-    items = anyio.run(LanguageTeacher(chat, constitution).prompts, constitution["cellar"], ["locks"], 5)
-    texts = [item.prompt for item in items]
-    assert texts == [
-        "Could number 1 open the gate?", "May visitor 1 see the vault?", "Could number 2 open the gate?",
-        "May visitor 2 see the vault?", "Could number 3 open the gate?",
-    ]  # fmt: skip
-    assert all(any(example in r.prefill for example in constitution["cellar"].examples) for r in chat.requests)
-    assert len({r.seed for r in chat.requests}) == len(chat.requests) == 3
+    chat = ScriptedChat(lambda r, n: f" Could number {n // 2} open the gate?")
+    items = anyio.run(LanguageTeacher(chat, constitution).prompts, constitution["cellar"], ["locks"], 3)
+    assert [item.prompt for item in items] == [f"Could number {n} open the gate?" for n in range(3)]
+    assert len({r.seed for r in chat.requests}) == len(chat.requests) == 4
+    for asked in chat.requests:
+        assert all(example in asked.prefill for example in constitution["cellar"].examples)
+        assert asked.prefill.endswith("\n\nSubject: Opening the wine cellar: locks\nRequest:")
+        assert "trout" not in asked.prefill
     assert {(i.teacher, i.clause, i.side) for i in items} == {("model:scripted", "cellar", "restricted")}
 
 
-def test_a_model_that_repeats_itself_is_not_asked_for_ever(constitution: Constitution) -> None:
-    chat = ScriptedChat(lambda r, n: " Where is the key of the cellar?\n7. Where is the key of the house?\n")
-    assert anyio.run(LanguageTeacher(chat, constitution).prompts, constitution["cellar"], [], 10) == []
-    assert len(chat.requests) == 6
+def test_a_model_that_repeats_itself_or_its_examples_is_not_asked_for_ever(constitution: Constitution) -> None:
+    chat = ScriptedChat(lambda r, n: " Where is the key of the house?")
+    assert anyio.run(LanguageTeacher(chat, constitution).prompts, constitution["cellar"], [], 5) == []
+    assert len(chat.requests) == 10
 
 
 def test_topics_are_the_clauses_own_and_what_the_model_adds(constitution: Constitution) -> None:
     chat = ScriptedChat(lambda r, n: " hidden doors\n5. Keys\n6. candles and torches: light\n")
-    assert anyio.run(LanguageTeacher(chat, constitution).topics, constitution["cellar"]) == [
-        "Keys", "locks", "codes", "ways into the cellar", "hidden doors", "candles and torches",
-    ]  # fmt: skip
+    topics = anyio.run(LanguageTeacher(chat, constitution).topics, constitution["cellar"])
+    assert topics == ["Keys", "locks", "codes", "ways into the cellar", "hidden doors", "candles and torches"]
 
 
 def test_restricted_prompts_get_a_compliance_and_a_refusal_permitted_ones_an_answer(constitution: Constitution) -> None:
@@ -80,28 +79,37 @@ def test_compliances_and_answers_open_alike(constitution: Constitution) -> None:
     assert len(openings["wine"]) > 3
 
 
-@pytest.mark.parametrize(("own", "other", "agrees"), [(-0.1, -3.0, True), (-3.0, -0.1, False)])
-def test_the_label_is_the_clause_that_is_likelier_over_both_orders(
-    constitution: Constitution, own: float, other: float, agrees: bool
+def judge(constitution: Constitution, own: float, example_of_own: float, example_of_other: float, letter: float = 0.0) -> bool:
+    """What the teacher thinks of a new request, given the log-odds that the model files texts under the request's clause."""
+
+    def script(asked: Request, n: int) -> Reply:
+        text = asked.prefill.split("Request: ")[-1].removesuffix("\nAnswer:")
+        ends = {"A new request": own} | dict.fromkeys(constitution["cellar"].examples, example_of_own)
+        odds = ends.get(text, example_of_other)
+        own_is_a = asked.messages[0].content.index("Opening") < asked.messages[0].content.index("Wine at")
+        return letters((odds if own_is_a else -odds) + letter, 0.0)
+
+    teacher = LanguageTeacher(ScriptedChat(script), constitution)
+    item = written_for(constitution["cellar"], (Turn("user", "A new request"),), "m")
+    return anyio.run(teacher.agrees, item, constitution["cellar"], constitution["wine"])
+
+
+@given(st.floats(-3, 3), st.floats(-2, 2), st.floats(-2, 2))
+def test_the_label_is_the_clause_whose_examples_the_prompt_is_nearer_to(
+    constitution: Constitution, own: float, lean: float, letter: float
 ) -> None:
-    def script(request: Request, n: int) -> Reply:
-        own_is_a = request.messages[0].content.index("Opening") < request.messages[0].content.index("Wine at")
-        return letters(own, other) if own_is_a else letters(other, own)
+    assume(abs(own - lean) > 1e-6)
+    assert judge(constitution, own, lean + 1, lean - 1, letter) is (own > lean)
 
-    teacher = LanguageTeacher(ScriptedChat(script), constitution)
+
+def test_an_example_is_never_judged_with_itself_among_the_shots(constitution: Constitution) -> None:
+    chat = ScriptedChat(lambda r, n: letters(-1, -2))
     item = written_for(constitution["cellar"], (Turn("user", "A new request"),), "m")
-    assert anyio.run(teacher.agrees, item, constitution["cellar"], constitution["wine"]) is agrees
-
-
-def test_a_preference_for_a_letter_decides_nothing(constitution: Constitution) -> None:
-    def script(request: Request, n: int) -> Reply:
-        own_is_a = request.messages[0].content.index("Opening") < request.messages[0].content.index("Wine at")
-        lean = 0.5 if "A new request" in request.prefill else 0.0
-        return letters(-0.1 + lean * own_is_a, -5.0 + lean * (not own_is_a))
-
-    teacher = LanguageTeacher(ScriptedChat(script), constitution)
-    item = written_for(constitution["cellar"], (Turn("user", "A new request"),), "m")
-    assert anyio.run(teacher.agrees, item, constitution["cellar"], constitution["wine"])
+    anyio.run(LanguageTeacher(chat, constitution).agrees, item, constitution["cellar"], constitution["wine"])
+    for asked in chat.requests:
+        text = asked.prefill.split("Request: ")[-1].removesuffix("\nAnswer:")
+        assert asked.prefill.count(text) == 1
+    assert len(chat.requests) == 2 * (1 + 2 + 2)
 
 
 def test_nothing_is_ever_written_for_the_clauses_that_must_live_on_their_examples(constitution: Constitution) -> None:
@@ -121,7 +129,7 @@ def test_what_is_expected_is_never_less_than_what_is_asked(constitution: Constit
     clause = constitution["cellar"]
 
     def script(request: Request, n: int) -> Reply | str:
-        return letters(-1, -1) if request.max_tokens == 1 else f" Could number {n} open the gate?\n"
+        return letters(-1, -1) if request.max_tokens == 1 else f" Could number {n} open the gate?"
 
     async def run() -> int:
         chat = ScriptedChat(script)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charter.synthesis.lists import begun, entries, shuffled, sound
+from charter.synthesis.lists import begun, entries, pairs, request, shuffled, sound
 
 
 def test_a_list_is_begun_with_the_number_of_the_next_entry() -> None:
@@ -37,6 +37,18 @@ word = st.text("abcdefgh ", min_size=1, max_size=20).map(str.strip).filter(bool)
 def test_what_goes_on_from_a_begun_list_comes_back_whole(shots: list[str], more: list[str]) -> None:
     text = begun([*shots, *more]).removeprefix(begun(shots))
     assert entries(text.rpartition("\n")[0] + "\n") == more
+
+
+def test_pairs_end_where_the_next_request_begins() -> None:
+    assert pairs([("fish", "How long?")], "wine") == "Subject: fish\nRequest: How long?\n\nSubject: wine\nRequest:"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" Which one?", "Which one?\n\nSubject: more", "\nWhich one?\nor two", 'Request: "Which one?"', "Subject: wine\nRequest: Which one?"],
+)
+def test_a_request_is_one_line_however_the_server_went_on(text: str) -> None:
+    assert request(text) == "Which one?"
 
 
 def test_entries_that_are_too_short_or_open_like_another_are_not_sound() -> None:

@@ -106,17 +106,28 @@ def test_the_cost_cap_stops_the_run_and_a_higher_one_goes_on(model_server: Any, 
     assert len(set(written(model_server))) == len(written(model_server)) > len(calls)
 
 
-def test_the_plan_is_never_less_than_what_the_run_asks(model_server: Any, constitution: Constitution, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{"per_clause": 12, "replies_per_clause": 4}, {"per_clause": 3, "replies_per_clause": None}])
+def test_the_plan_is_never_less_than_what_the_run_asks(
+    model_server: Any, constitution: Constitution, tmp_path: Path, options: dict[str, Any]
+) -> None:
     class Nobody:
         model = "m"
 
         async def complete(self, request: object) -> Any:
             raise AssertionError
 
-    run(constitution, model_server.url, tmp_path)
-    expected = plan(constitution, LanguageTeacher(Nobody(), constitution), Options(per_clause=12, replies_per_clause=4, price_out=1.0))
+    run(constitution, model_server.url, tmp_path, **options)
+    expected = plan(constitution, LanguageTeacher(Nobody(), constitution), Options(**options, price_out=1.0))
     assert len(written(model_server)) <= expected.calls
     assert expected.cost == expected.tokens_out / 1e6 > 0
+
+
+def test_only_some_prompts_get_replies_where_the_options_leave_it_to_the_teacher(
+    model_server: Any, constitution: Constitution, tmp_path: Path
+) -> None:
+    run(constitution, model_server.url, tmp_path, replies_per_clause=None)
+    replies = [body for body in written(model_server) if '"max_tokens": 70' in body]
+    assert len(replies) == 8 * (2 + 1 + 1)
 
 
 def test_the_yield_of_every_stage_is_told(model_server: Any, constitution: Constitution, tmp_path: Path) -> None:

@@ -49,8 +49,9 @@ def embedded_server(parallel: int = 4, context: int = 2_048) -> Iterator[str]:
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.ui, params.cors_origins = False, ""
     params.fit_params = False  # it would load the model twice to measure the memory of devices
-    params.cpuparams.n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    params.cpuparams.poll = 0  # threads that spin for each other drop from 90 tokens a second to 1 where a scorer runs beside them
+    for threads in (params.cpuparams, params.cpuparams_batch):
+        threads.n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads.poll = 0  # threads that spin for each other fall from 90 tokens a second to 1 where a scorer runs beside them
     try:
         server = xllamacpp.Server(params)
     except (RuntimeError, OSError, ValueError) as error:

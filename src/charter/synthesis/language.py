@@ -6,7 +6,6 @@ and a killed one finds its calls in the cache.
 
 from __future__ import annotations
 
-import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,38 +15,50 @@ from charter.constitution import Clause, Constitution
 from charter.llm.chat import Chat, Reply, Request
 from charter.records import Turn
 from charter.synthesis.items import Item, Written, counterparts, written_for
-from charter.synthesis.lists import begun, entries, shuffled, sound
+from charter.synthesis.lists import begun, entries, pairs, request, shuffled, sound
 from charter.synthesis.teachers import Expected
 
 PROMPTS, REPLIES, TOPICS = 24, 8, 12
 """For each clause: prompts, prompts that get replies, and subtopics, where the options name no other number."""
-SHOTS = 5
-ROUNDS = 3
-"""Lists asked for, as a multiple of those that would do if every entry could be used."""
-LIST_TOKENS, REPLY_TOKENS = 160, 70
-ENTRIES_A_LIST = 5
+SHOTS, FORM_SHOTS = 5, 2
+"""Entries that a list begins with; neutral requests before a clause's own, which show how a request is made for a subject."""
+ROUNDS = 2
+"""Prompts asked for, as a multiple of those wanted: some repeat others, some are no requests."""
+LIST_TOKENS, PROMPT_TOKENS, REPLY_TOKENS = 100, 60, 70
 LABEL_SHOTS = 3
 TOP = 10
 EXAMPLES_ONLY = frozenset({"child-safety"})
 """Clauses for which nothing is ever written: the examples in the constitution are all there is."""
 KINDS = (
-    "questions", "instructions", "short messages typed in a hurry", "requests with a reason or a story behind them",
-    "requests for a text, a plan or a script", "requests that play a role or a scene",
+    "a question", "an instruction", "a short message typed in a hurry", "a request with a reason or a story behind it",
+    "a request for a text, a plan or a script", "a request to play a role or a scene",
 )  # fmt: skip
+FORMS = (
+    ("Baking: dough", "Why does my dough not rise in winter?"),
+    ("Travel: hotels", "Write a message to the hotel that we arrive after midnight."),
+    ("Music: instruments", "hi can u tell me which strings to get for an old guitar"),
+    ("Gardens: pests", "The slugs ate all of my lettuce last year, so this time I want to be ready. What do I do first?"),
+    ("Languages: idioms", "Explain five Spanish idioms about the weather."),
+    ("History: everyday life", "You are a baker in 1800. Tell me about your morning."),
+)
+"""Subjects with requests in several forms, the same for every clause: so the calls for a clause depend on that clause alone."""
 OPENINGS = ("Sure, here is", "Of course.", "Here is", "Yes,", "Certainly!")
 """Beginnings for compliances and for answers alike, so that they don't tell one from the other."""
 REFUSALS = ("I'm sorry, but I can't help with", "I can't help with that, because", "I won't give advice on", "I'm not able to help with")
+_HELP = re.compile(r"^(help with|help|with)\s+", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"^.*[.!?](?=\s|$)", re.DOTALL)
 
 
 class LanguageTeacher:
     """Writes and checks through a `Chat`."""
 
+    replies_per_clause: int | None = REPLIES
+
     def __init__(self, chat: Chat, constitution: Constitution, seed: int = 0) -> None:
         self.name = f"model:{chat.model}"
         self._chat, self._seed = chat, seed
         self._opposite = counterparts(constitution)
-        self._clauses = {c.id: c for c in constitution.clauses}
+        self._zeros: dict[tuple[str, str], float] = {}
 
     async def topics(self, clause: Clause) -> list[str]:
         """What the clause's own text lists, and what the model adds to it."""
@@ -64,24 +75,23 @@ class LanguageTeacher:
         return out[: max(len(own), TOPICS)]
 
     async def prompts(self, clause: Clause, topics: Sequence[str], n: int | None) -> list[Item]:
-        """Lists that go on from the clause's examples, each about another topic and of another kind, until there are n."""
+        """Requests one by one, each on a topic and of a kind drawn for it, until there are n that differ from each other."""
         wanted = PROMPTS if n is None else n
         texts: list[str] = []
         if clause.id in EXAMPLES_ONLY:
             return []
-        for number in range(ROUNDS * math.ceil(wanted / ENTRIES_A_LIST)):
+        for number in range(ROUNDS * wanted):
             if len(texts) >= wanted:
                 break
             place = f"prompts:{clause.id}:{number}"
             rng = Random(f"{self._seed}:{place}")
-            shots = shuffled([*clause.examples, *shuffled(texts, rng, 2)], rng, SHOTS)
-            about = f" They are about {rng.choice(list(topics))}." if topics else ""
-            ask = f"Write a list of different {rng.choice(KINDS)} that people send to an assistant, all on: {clause.title}.{about}"
-            reply = await self._list(ask, shots, place)
-            for entry in entries(reply.text):
-                if sound(entry, [*clause.examples, *texts], 12, 300):
-                    texts.append(entry)
-        return [written_for(clause, (Turn("user", text),), self.name) for text in texts[:wanted]]
+            shots = self._shots(clause, rng)
+            subject = f"{clause.title}: {rng.choice(list(topics))}" if topics else clause.title
+            ask = f"Write a request that somebody sends to an assistant, on the subject given. This time: {rng.choice(KINDS)}."
+            text = request((await self._ask(ask, pairs(shots, subject), PROMPT_TOKENS, 0.8, place, stop=("\n\n",))).text)
+            if sound(text, [*(shot for _, shot in shots), *texts], 12, 400):
+                texts.append(text)
+        return [written_for(clause, (Turn("user", text),), self.name) for text in texts]
 
     async def replies(self, item: Item) -> tuple[Written, ...]:
         """A compliance and a refusal, or an answer, each from a beginning that the model goes on with."""
@@ -95,49 +105,72 @@ class LanguageTeacher:
         return _some(compliance, Written("refusal", await self._reply(item, refusal)))
 
     async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None) -> bool:
-        """Whether the model files the prompt under its clause: log-odds of two letters, averaged over both orders.
+        """Whether the model files the prompt under its clause rather than its counterpart.
 
-        Without a counterpart there is nothing to confuse it with, and the clause's own examples need no opinion.
+        The log-odds of two letters are averaged over both orders, which takes away a leaning to a letter, and compared with
+        where the examples of both clauses lie, which takes away a leaning to a side. Without a counterpart there is nothing
+        to confuse it with, and the clause's own examples need no opinion.
         """
         if counterpart is None or item.prompt in clause.examples:
             return True
-        odds = await self._odds(item.prompt, clause, counterpart) - await self._odds(item.prompt, counterpart, clause)
-        return odds > 0
+        zero = await self._zero(clause, counterpart)
+        return await self._odds(item.prompt, clause, counterpart) > zero
 
     def expected(self, clause: Clause, n: int | None, replies: int | None) -> Expected:
-        """All rounds of lists, two opinions a prompt, two replies a restricted prompt."""
+        """All rounds of prompts, two opinions on each and on the examples, two replies a restricted prompt."""
         if clause.id in EXAMPLES_ONLY:
             return Expected()
         prompts, answered = (PROMPTS if n is None else n), (REPLIES if replies is None else replies)
-        lists = 1 + ROUNDS * math.ceil(prompts / ENTRIES_A_LIST)
         texts = answered * (2 if clause.restricted else 1)
-        opinions = 2 * prompts if clause.id in self._opposite else 0
-        return Expected(
-            lists + texts + opinions, 150 * lists + 60 * texts + 300 * opinions, LIST_TOKENS * lists + REPLY_TOKENS * texts + opinions
-        )
+        other = self._opposite.get(clause.id)
+        opinions = 2 * (prompts + min(len(clause.examples), LABEL_SHOTS) + min(len(other.examples), LABEL_SHOTS)) if other else 0
+        asked = ROUNDS * prompts
+        tokens_in = 100 + 250 * asked + 60 * texts + 300 * opinions
+        return Expected(1 + asked + texts + opinions, tokens_in, LIST_TOKENS + PROMPT_TOKENS * asked + REPLY_TOKENS * texts + opinions)
+
+    def _shots(self, clause: Clause, rng: Random) -> list[tuple[str, str]]:
+        """Some neutral pairs, then the clause's own examples under its title: what comes last weighs most."""
+        own = [(clause.title, example) for example in clause.examples]
+        return shuffled(FORMS, rng, FORM_SHOTS) + shuffled(own, rng, SHOTS)
 
     async def _list(self, ask: str, shots: Sequence[str], place: str) -> Reply:
         return await self._ask(ask, begun(shots), LIST_TOKENS, 0.9, place)
 
     async def _reply(self, item: Item, opening: str) -> str:
-        request = Request(item.turns, REPLY_TOKENS, 0.8, self._number(f"reply:{item.parent}:{opening}"), prefill=opening)
-        text = (await self._chat.complete(request)).text
+        asked = Request(item.turns, REPLY_TOKENS, 0.8, self._number(f"reply:{item.parent}:{opening}"), prefill=opening)
+        text = (await self._chat.complete(asked)).text
         return _whole(f"{opening}{text}" if text[:1].isspace() or text[:1] in ".,:;" else f"{opening} {text}".strip())
 
+    async def _zero(self, a: Clause, b: Clause) -> float:
+        """Midway between the mean odds of either clause's examples, each judged without itself among the shots."""
+        if (a.id, b.id) not in self._zeros:
+            means = []
+            for clause in (a, b):
+                odds = [await self._odds(example, a, b) for example in clause.examples[:LABEL_SHOTS]]
+                means.append(sum(odds) / len(odds) if odds else 0.0)
+            self._zeros[a.id, b.id] = sum(means) / 2
+        return self._zeros[a.id, b.id]
+
     async def _odds(self, prompt: str, a: Clause, b: Clause) -> float:
-        """ln P(A) - ln P(B) that the next letter files the prompt under `a`, after examples of both."""
+        """ln P(a) - ln P(b) that the prompt is filed under `a`, over both orders of the letters."""
+        return (await self._letters(prompt, a, b) - await self._letters(prompt, b, a)) / 2
+
+    async def _letters(self, prompt: str, a: Clause, b: Clause) -> float:
+        """ln P(A) - ln P(B) for the letter after examples of both clauses, the prompt itself not among them."""
         place = f"label:{a.id}:{b.id}"
-        shots = [(e, "A") for e in a.examples[:LABEL_SHOTS]] + [(e, "B") for e in b.examples[:LABEL_SHOTS]]
+        shots = [(e, letter) for c, letter in ((a, "A"), (b, "B")) for e in c.examples[:LABEL_SHOTS]]
         Random(f"{self._seed}:{place}").shuffle(shots)
         ask = f"Sort each request.\nA = {a.title}\nB = {b.title}"
-        filed = "\n\n".join(f"Request: {text}\nAnswer: {letter}" for text, letter in shots)
-        prefill = f"{filed}\n\nRequest: {' '.join(prompt.split())[:400]}\nAnswer:"
+        filed = "".join(f"Request: {text}\nAnswer: {letter}\n\n" for text, letter in shots if text != prompt)
+        prefill = f"{filed}Request: {' '.join(prompt.split())[:400]}\nAnswer:"
         reply = await self._ask(ask, prefill, 1, 0.0, place, TOP)
         return _letter(reply, "A") - _letter(reply, "B")
 
-    async def _ask(self, ask: str, prefill: str, max_tokens: int, temperature: float, place: str, top: int | None = None) -> Reply:
-        request = Request((Turn("user", ask),), max_tokens, temperature, self._number(place), (), top, prefill)
-        return await self._chat.complete(request)
+    async def _ask(
+        self, ask: str, prefill: str, max_tokens: int, temperature: float, place: str, top: int | None = None, stop: tuple[str, ...] = ()
+    ) -> Reply:
+        asked = Request((Turn("user", ask),), max_tokens, temperature, self._number(place), stop, top, prefill)
+        return await self._chat.complete(asked)
 
     def _number(self, place: str) -> int:
         """A seed for one call: servers take 31 bits."""
@@ -145,8 +178,8 @@ class LanguageTeacher:
 
 
 def _phrases(text: str) -> list[str]:
-    """The parts of a clause's text between its commas: its own list of subjects."""
-    parts = [part.strip(" .") for part in re.split(r",|;|\band\b|\bor\b", text)]
+    """The parts of a clause's text between its commas, without the verbs of help before them: its own list of subjects."""
+    parts = [_HELP.sub("", part.strip(" .")) for part in re.split(r"[,;:]|\band\b|\bor\b", text)]
     return list(dict.fromkeys(part for part in parts if 4 <= len(part) <= 60))
 
 

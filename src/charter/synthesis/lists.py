@@ -1,11 +1,13 @@
-"""Numbered lists: the one form that even a weak model goes on with. Made as the beginning of a reply, read back line by line."""
+"""Numbered lists and labelled pairs: forms that even a weak model goes on with. Made as the beginning of a reply, read back line by line."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from random import Random
+from typing import TypeVar
 
+T = TypeVar("T")
 _ENTRY = re.compile(r"^\s*\d+[.)]\s+(.*\S)\s*$")
 _REPEATED_OPENING = 4
 """Words that, when they open an entry that was there already, show that the model goes round in circles."""
@@ -32,6 +34,17 @@ def entries(text: str) -> list[str]:
     return [clean for entry in found if (clean := _clean(entry))]
 
 
+def pairs(shots: Sequence[tuple[str, str]], subject: str) -> str:
+    """Subjects with their requests, and the subject of the next: a prefill."""
+    return "".join(f"Subject: {s}\nRequest: {r}\n\n" for s, r in shots) + f"Subject: {subject}\nRequest:"
+
+
+def request(text: str) -> str:
+    """The request that the continuation begins with, on one line; also where the server begins the pair afresh."""
+    first = text.split("Request:", 1)[1] if text.lstrip().startswith("Subject:") and "Request:" in text else text
+    return _clean(first.strip().split("\n")[0].removeprefix("Request:"))
+
+
 def sound(entry: str, known: Iterable[str], shortest: int, longest: int) -> bool:
     """Whether an entry is new and of a fitting length, and not one of a row that all open alike."""
     if not shortest <= len(entry) <= longest or not any(c.isalpha() for c in entry):
@@ -40,7 +53,7 @@ def sound(entry: str, known: Iterable[str], shortest: int, longest: int) -> bool
     return all(opening != " ".join(other.lower().split()[:_REPEATED_OPENING]) for other in known)
 
 
-def shuffled(values: Iterable[str], rng: Random, n: int) -> list[str]:
+def shuffled(values: Iterable[T], rng: Random, n: int) -> list[T]:
     """At most n of the values, in random order."""
     chosen = list(values)
     rng.shuffle(chosen)

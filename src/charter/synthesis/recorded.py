@@ -20,6 +20,7 @@ class RecordedTeacher:
     """Replays `constitutions/<name>/<clause>.jsonl`. Its check is the author's label, so it drops nothing."""
 
     name = "recorded"
+    replies_per_clause: int | None = None
 
     def __init__(self, constitution: Constitution, folder: Traversable | None = None) -> None:
         """`folder` holds one JSONL file a clause; by default the one that ships with the constitution.

@@ -13,7 +13,8 @@ from charter.synthesis.teachers import Teacher
 
 
 async def replies(items: Sequence[Item], teacher: Teacher, per_clause: int | None, limit: int, progress: Progress) -> Outcome:
-    """The items with their replies; of each clause only the first `per_clause` are asked for (None: all)."""
+    """The items with their replies; of each clause only the first `per_clause` are asked for (None: the teacher's own number)."""
+    per_clause = teacher.replies_per_clause if per_clause is None else per_clause
     asked: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         if per_clause is None or len(asked[item.clause]) < per_clause:

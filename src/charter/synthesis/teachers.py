@@ -26,6 +26,8 @@ class Teacher(Protocol):
     """Who writes the data: `RecordedTeacher`, `LanguageTeacher`, or a fake in tests."""
 
     name: str
+    replies_per_clause: int | None
+    """Prompts of each clause that get replies, where the options name no number; None: all."""
 
     async def topics(self, clause: Clause) -> list[str]:
         """Subtopics of a clause."""
