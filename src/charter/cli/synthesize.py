@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -102,7 +101,7 @@ def opened(
 
     with ExitStack() as stack:
         url = stack.enter_context(embedded_server()) if name == "embedded" else name
-        chat = OpenAIChat(url, model or "embedded", os.environ.get("CHARTER_TEACHER_KEY"))
+        chat = OpenAIChat(url, model or "embedded")
         cache = stack.enter_context(Cache(cache_folder() / "teacher.sqlite"))
         yield LanguageTeacher(CachedChat(chat, cache, budget), constitution, seed=seed), chat.check
 
