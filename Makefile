@@ -37,6 +37,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/synthesis.py throughput
+	$(BIN)/python benchmarks/synthesis.py kill
+	$(BIN)/python benchmarks/synthesis.py memory
 
 clean:
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -171,7 +171,7 @@ def test_files_are_read_and_those_that_cannot_be_are_told_in_one_sentence(tmp_pa
 
 
 def test_an_unknown_name_lists_the_shipped_constitutions() -> None:
-    with pytest.raises(ConstitutionError, match="bank-assistant, general; `charter init` writes a starter"):
+    with pytest.raises(ConstitutionError, match="bank-assistant, chemical-weapons, general; `charter init` writes a starter"):
         load("generel")
 
 
@@ -187,7 +187,7 @@ def test_every_shipped_constitution_loads_and_each_restricted_clause_has_its_cou
 
 
 def test_the_shipped_constitutions_are_those_that_the_documents_name() -> None:
-    assert shipped() == ["bank-assistant", "general"]
+    assert shipped() == ["bank-assistant", "chemical-weapons", "general"]
     assert len(load("general").restricted) >= 12
 
 

@@ -5,6 +5,7 @@ CharterError
 ├── DataError           examples, exchanges or benchmark rows that can't be read or don't suffice
 │   └── NoData          a figure was asked for where there is nothing to count
 ├── TeacherError        the language model that writes data can't be reached or answers nonsense
+│   └── UnusableAnswer  one call got nothing usable after all attempts; the run goes on without it
 ├── UpstreamError       the language model being guarded can't be reached
 ├── BackboneError       the model whose hidden states are read can't be loaded or doesn't fit
 ├── GuardError          a guard folder is damaged, foreign or of another version
@@ -31,6 +32,10 @@ class NoData(DataError):
 
 class TeacherError(CharterError):
     """The teacher can't be reached, or keeps answering with something unusable."""
+
+
+class UnusableAnswer(TeacherError):
+    """One call got nothing usable, however often it was tried. The others may still succeed: it is dropped and counted."""
 
 
 class UpstreamError(CharterError):

@@ -20,7 +20,7 @@ def charter(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Completed
 def test_help_names_every_verb(tmp_path: Path) -> None:
     said = charter("--help", cwd=tmp_path)
     assert said.returncode == 0
-    for verb in ("init", "check", "synthesize", "train", "build", "evaluate", "score", "serve", "diff"):
+    for verb in ("init", "check", "synthesize", "train", "build", "evaluate", "score", "serve", "diff", "review"):
         assert f"  {verb} " in said.stdout
 
 
@@ -47,6 +47,7 @@ def test_init_never_writes_over_a_file(tmp_path: Path) -> None:
         (("score", "nowhere"), "charter build"),
         (("evaluate", "nowhere", "--data", "."), "no *.jsonl"),
         (("synthesize", "own.yaml", "--out", "d"), "--teacher"),
+        (("synthesize", "general", "--out", "d", "--exclude", "."), "no row in any *.jsonl"),
         (("synthesize", "general", "--out", "d", "--teacher", "http://127.0.0.1:9/v1"), "127.0.0.1:9"),
         (("build", "general", "--out", "g", "--budget", "2"), "--budget"),
     ],
@@ -69,6 +70,7 @@ def test_diff_names_what_changed_and_exits_with_1(tmp_path: Path) -> None:
     said = charter("diff", "one.yaml", "two.yaml", cwd=tmp_path)
     assert said.returncode == 1
     assert said.stdout.split()[:2] == ["changed", "medical-dosing"]
+    assert said.stdout.splitlines()[-1].startswith("to regenerate: 1 clause, ")
     assert charter("diff", "one.yaml", "one.yaml", cwd=tmp_path).returncode == 0
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charter.errors import BudgetExceeded, DataError, TeacherError
+from charter.errors import BudgetExceeded, DataError, TeacherError, UnusableAnswer
 from charter.llm.cache import Cache, CachedChat
 from charter.llm.chat import Reply, Request
 from charter.llm.pool import Budget
@@ -56,7 +58,7 @@ def test_the_same_request_is_asked_once_even_by_the_next_run(tmp_path: Path) -> 
             replies += [anyio.run(cached.complete, ASK) for _ in range(2)]
     assert chat.calls == 1
     assert replies == [replies[0]] * 4
-    assert (cached.usage.hits, cached.usage.misses) == (2, 0)
+    assert (cached.usage.cached, cached.usage.made) == (2, 0)
 
 
 def test_tasks_with_the_same_question_wait_for_one_answer(cache: Cache) -> None:
@@ -70,7 +72,7 @@ def test_tasks_with_the_same_question_wait_for_one_answer(cache: Cache) -> None:
 
     anyio.run(run)
     assert chat.calls == len(cache) == 3
-    assert (cached.usage.hits, cached.usage.misses, cached.usage.tokens_in, cached.usage.tokens_out) == (9, 3, 9, 6)
+    assert (cached.usage.cached, cached.usage.made, cached.usage.tokens_in, cached.usage.tokens_out) == (9, 3, 9, 6)
 
 
 def test_a_failure_is_not_cached_and_releases_its_reservation(cache: Cache) -> None:
@@ -81,6 +83,62 @@ def test_a_failure_is_not_cached_and_releases_its_reservation(cache: Cache) -> N
     assert (len(cache), budget.reserved) == (0, 0.0)
     assert anyio.run(cached.complete, ASK).text.startswith("answer 2")
     assert budget.spent == pytest.approx(0.2)
+
+
+class HopelessChat(CountingChat):
+    """Gives nothing usable, but for every `good`th call."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self.good = good
+
+    async def complete(self, request: Request) -> Reply:
+        self.calls += 1
+        if self.calls % self.good:
+            raise UnusableAnswer("a page")
+        return Reply("fine", 1, 1)
+
+
+@pytest.mark.parametrize(("good", "stops"), [(1_000, True), (3, True), (2, False), (1, False)])
+def test_a_run_stops_when_most_answers_are_unusable_and_counts_them_otherwise(cache: Cache, good: int, stops: bool) -> None:
+    cached = CachedChat(HopelessChat(good), cache)
+
+    async def run() -> None:
+        for number in range(40):
+            with contextlib.suppress(UnusableAnswer):
+                await cached.complete(replace(ASK, seed=number))
+
+    if stops:
+        with pytest.raises(TeacherError, match="21 of the last"):
+            anyio.run(run)
+    else:
+        anyio.run(run)
+        assert cached.usage.made + cached.usage.failed == 40
+        assert len(cache) == cached.usage.made
+
+
+@given(limit=st.integers(1, 5), calls=st.integers(1, 12))
+def test_no_more_calls_than_the_limit_are_in_flight(limit: int, calls: int) -> None:
+    running, most = 0, 0
+
+    class Watched(CountingChat):
+        async def complete(self, request: Request) -> Reply:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await anyio.sleep(0)
+            running -= 1
+            return Reply("x", 1, 1)
+
+    async def run() -> None:
+        with tempfile.TemporaryDirectory() as folder, Cache(Path(folder) / "c.sqlite") as cache:
+            cached = CachedChat(Watched(), cache, limit=limit)
+            async with anyio.create_task_group() as group:
+                for number in range(calls):
+                    group.start_soon(cached.complete, replace(ASK, seed=number))
+
+    anyio.run(run)
+    assert most == min(limit, calls)
 
 
 def test_a_spent_budget_still_gives_what_was_paid_for(cache: Cache) -> None:

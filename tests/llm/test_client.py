@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import anyio
 import pytest
 
-from charter.errors import TeacherError
+from charter.errors import TeacherError, UnusableAnswer
 from charter.llm.chat import Reply, Request
 from charter.llm.client import OpenAIChat
 from charter.records import Turn
@@ -108,11 +109,49 @@ def test_a_lasting_fault_is_one_sentence_that_says_what_to_do(stub: Any, status:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("answer", ["<html>welcome</html>", "{}", "[]", '{"choices": []}'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<html>welcome</html>", "{}", "[]", '{"choices": []}', "", "null", '"text"', '{"choices": [{"message": {"content": [1]}}]}',
+        '{"choices": [{"message": {"content": "cut', '{"choices": [{"message": null}]}', "[" * 100_000, '{"choices": {"0": 1}}',
+        '{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"top_logprobs": [{"token": "a"}]}]}}]}',
+    ],
+)  # fmt: skip
 def test_an_answer_that_is_no_completion_is_a_teacher_error(stub: Any, answer: str) -> None:
     stub.script = lambda body, n: (200, {"content-type": "text/html" if "<" in answer else "application/json"}, answer)
-    with pytest.raises(TeacherError, match="no chat completion"):
+    with pytest.raises(UnusableAnswer, match="no chat completion") as caught:
+        ask(stub.url, attempts=2)
+    assert len(stub.bodies) == 2
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_character_in_an_answer_does_no_harm(stub: Any) -> None:
+    stub.script = lambda body, n: (200, {}, json.dumps(completion("a \ud83d b")))
+    assert ask(stub.url).text.encode() == b"a ? b"
+
+
+def test_what_is_sent_again_is_counted(stub: Any) -> None:
+    stub.script = lambda body, n: refusal(503, "busy") if n % 3 else (200, {}, completion("fine"))
+
+    async def run() -> int:
+        chat = OpenAIChat(stub.url, "m", first_wait_s=0.001)
+        for _ in range(3):
+            await chat.complete(ASK)
+        await chat.aclose()
+        return chat.retries
+
+    assert anyio.run(run) == len(stub.bodies) - 3 == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "alone"), [(400, True), (422, True), (500, True), (401, False), (403, False), (404, False), (429, False)]
+)
+def test_only_what_may_lie_in_one_request_is_an_unusable_answer(stub: Any, status: int, alone: bool) -> None:
+    stub.script = lambda body, n: refusal(status, "no")
+    with pytest.raises(TeacherError) as caught:
         ask(stub.url, attempts=1)
+    assert isinstance(caught.value, UnusableAnswer) is alone
 
 
 def test_a_server_that_hangs_is_given_up(stub: Any) -> None:

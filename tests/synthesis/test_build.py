@@ -13,9 +13,9 @@ from charter.constitution import Constitution, load
 from charter.errors import DataError
 from charter.records import Example, read_examples
 from charter.synthesis.build import Options, plan, synthesize
+from charter.synthesis.families import HELD_OUT, held
 from charter.synthesis.manifest import Manifest
 from charter.synthesis.recorded import RecordedTeacher
-from charter.synthesis.split import split_of
 
 
 def build(constitution: Constitution, recordings: Path | None, out: Path, **options: Any) -> Manifest:
@@ -69,9 +69,9 @@ def test_a_parent_never_crosses_the_splits_and_held_out_families_stay_in_test(ma
     places = defaultdict(set)
     for row in made[0]:
         places[row.parent].add(row.split)
-        assert row.family not in ("leetspeak", "prefix-injection") or row.split == "test"
-    assert all(split == {split_of(parent)} for parent, split in places.items())
-    assert {"leetspeak", "prefix-injection"} <= {row.family for row in made[0]}
+        assert not held(row.family, HELD_OUT) or row.split == "test"
+    assert all(len(split) == 1 for split in places.values())
+    assert len(set(HELD_OUT) & {row.family for row in made[0]}) >= len(HELD_OUT) - 2  # a few copies each: chance may miss one
 
 
 def test_turning_rows_are_restricted_replies_to_harmless_prompts_in_every_split(made: tuple[list[Example], Manifest, Path]) -> None:
@@ -86,7 +86,7 @@ def test_the_manifest_adds_up(made: tuple[list[Example], Manifest, Path]) -> Non
     rows, manifest, out = made
     written = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert written["rows"] == len(rows) == sum(written["counts"]["split"].values()) == sum(written["counts"]["label"].values())
-    assert [stage["name"] for stage in written["stages"]] == ["prompts", "replies", "pools", "label", "augment", "dedupe"]
+    assert [stage["name"] for stage in written["stages"]] == ["prompts", "replies", "pools", "label", "scorer", "augment", "dedupe"]
     for stage in written["stages"]:
         assert stage["made"] == stage["kept"] + sum(stage["dropped"].values())
         assert stage["made"] == sum(clause["made"] for clause in stage["clauses"].values())
@@ -94,6 +94,10 @@ def test_the_manifest_adds_up(made: tuple[list[Example], Manifest, Path]) -> Non
     assert written["stages"][0]["clauses"]["cellar"] == {"made": 202, "kept": 202}
     assert written["stages"][1]["replies"] == {"answer": 100, "compliance": 100, "refusal": 100}
     assert manifest.lines()[-1].startswith(f"rows: {len(rows):,}")
+    items = next(stage["clauses"] for stage in written["stages"] if stage["name"] == "label")
+    assert {name: rates["n"] for name, rates in written["agreement"].items()} == {name: n["kept"] for name, n in items.items()}
+    assert all(rates["teacher"] is None and 0 <= rates["crossfit"] <= 1 for rates in written["agreement"].values())
+    assert written["kin"]["items"] >= 2 * written["kin"]["groups"] > 0
 
 
 def test_options_shape_the_run(constitution: Constitution, recordings: Path, tmp_path: Path) -> None:
@@ -108,7 +112,8 @@ def test_options_shape_the_run(constitution: Constitution, recordings: Path, tmp
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"families": ("rot13",)}, "rot13"), ({"held_out_families": ("rot13",)}, "rot13"), ({"augment_rate": 1.5}, "augment_rate"),
+        ({"families": ("rot14",)}, "rot14"), ({"held_out_families": ("rot14",)}, "rot14"), ({"augment_rate": 100}, "augment_rate"),
+        ({"augment_rate": float("nan")}, "augment_rate"), ({"stacks": 1.1}, "stacks"), ({"families": ("json+hex+url",)}, "has two"),
         ({"per_clause": 0}, "per_clause"), ({"limit": 0}, "limit"), ({"max_cost": -1.0}, "max_cost"), ({"price_in": float("nan")}, "price_in"),
         ({"replies_per_clause": -1}, "replies_per_clause"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from charter.constitution import Clause, Constitution
 from charter.llm.pool import quiet
 from charter.records import Turn
+from charter.synthesis.engine import LocalEngine
 from charter.synthesis.items import Item, Outcome, Written, from_pool, written_for
 from charter.synthesis.label import label, refuses
 from charter.synthesis.teachers import Expected
@@ -31,7 +32,10 @@ class Judge:
     async def replies(self, item: Item) -> tuple[Written, ...]:
         return ()
 
-    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None) -> bool:
+    async def leaning(self, clause: Clause, counterpart: Clause) -> float:
+        return 0.0
+
+    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None, leaning: float) -> bool:
         self.asked.append((clause.id, counterpart.id if counterpart else None))
         return item.prompt not in self.doubts
 
@@ -40,7 +44,7 @@ class Judge:
 
 
 def run(constitution: Constitution, items: list[Item], judge: Judge) -> Outcome:
-    return anyio.run(label, items, constitution, judge, 4, quiet)
+    return anyio.run(label, items, constitution, LocalEngine(judge, 4), quiet)
 
 
 def item(constitution: Constitution, clause: str, text: str, *replies: Written, teacher: str = "model:m") -> Item:

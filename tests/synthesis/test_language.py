@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import anyio
@@ -8,8 +9,11 @@ from hypothesis import strategies as st
 
 from charter.constitution import Constitution
 from charter.llm.chat import Reply, Request
+from charter.llm.embedded import MODEL
 from charter.records import Turn
-from charter.synthesis.items import written_for
+from charter.synthesis.build import Options
+from charter.synthesis.families import DRAWN, FAMILIES, TRANSLATED
+from charter.synthesis.items import Outcome, written_for
 from charter.synthesis.language import EXAMPLES_ONLY, LanguageTeacher
 
 
@@ -34,7 +38,7 @@ def letters(a: float, b: float) -> Reply:
 
 def test_prompts_go_on_from_the_clauses_examples_until_there_are_enough(constitution: Constitution) -> None:
     chat = ScriptedChat(lambda r, n: f" Could number {n // 2} open the gate?")
-    items = anyio.run(LanguageTeacher(chat, constitution).prompts, constitution["cellar"], ["locks"], 3)
+    items = anyio.run(LanguageTeacher(chat, constitution).prompts, constitution["cellar"], ["locks"], 3).kept
     assert [item.prompt for item in items] == [f"Could number {n} open the gate?" for n in range(3)]
     assert len({r.seed for r in chat.requests}) == len(chat.requests) == 4
     for asked in chat.requests:
@@ -46,7 +50,9 @@ def test_prompts_go_on_from_the_clauses_examples_until_there_are_enough(constitu
 
 def test_a_model_that_repeats_itself_or_its_examples_is_not_asked_for_ever(constitution: Constitution) -> None:
     chat = ScriptedChat(lambda r, n: " Where is the key of the house?")
-    assert anyio.run(LanguageTeacher(chat, constitution).prompts, constitution["cellar"], [], 5) == []
+    assert anyio.run(LanguageTeacher(chat, constitution).prompts, constitution["cellar"], [], 5) == Outcome(
+        [], Counter({("cellar", "repeated"): 10})
+    )
     assert len(chat.requests) == 10
 
 
@@ -91,7 +97,8 @@ def judge(constitution: Constitution, own: float, example_of_own: float, example
 
     teacher = LanguageTeacher(ScriptedChat(script), constitution)
     item = written_for(constitution["cellar"], (Turn("user", "A new request"),), "m")
-    return anyio.run(teacher.agrees, item, constitution["cellar"], constitution["wine"])
+    clauses = constitution["cellar"], constitution["wine"]
+    return anyio.run(teacher.agrees, item, *clauses, anyio.run(teacher.leaning, *clauses))
 
 
 @given(st.floats(-3, 3), st.floats(-2, 2), st.floats(-2, 2))
@@ -105,7 +112,8 @@ def test_the_label_is_the_clause_whose_examples_the_prompt_is_nearer_to(
 def test_an_example_is_never_judged_with_itself_among_the_shots(constitution: Constitution) -> None:
     chat = ScriptedChat(lambda r, n: letters(-1, -2))
     item = written_for(constitution["cellar"], (Turn("user", "A new request"),), "m")
-    anyio.run(LanguageTeacher(chat, constitution).agrees, item, constitution["cellar"], constitution["wine"])
+    teacher, clauses = LanguageTeacher(chat, constitution), (constitution["cellar"], constitution["wine"])
+    anyio.run(teacher.agrees, item, *clauses, anyio.run(teacher.leaning, *clauses))
     for asked in chat.requests:
         text = asked.prefill.split("Request: ")[-1].removesuffix("\nAnswer:")
         assert asked.prefill.count(text) == 1
@@ -119,7 +127,7 @@ def test_nothing_is_ever_written_for_the_clauses_that_must_live_on_their_example
     teacher = LanguageTeacher(chat, constitution)
     clause = replace(constitution["cellar"], id=next(iter(EXAMPLES_ONLY)))
     assert anyio.run(teacher.topics, clause) == []
-    assert anyio.run(teacher.prompts, clause, ["x"], 9) == []
+    assert anyio.run(teacher.prompts, clause, ["x"], 9) == Outcome([])
     assert anyio.run(teacher.replies, written_for(clause, (Turn("user", "x"),), "m")) == ()
     assert teacher.expected(clause, 9, 9).calls == 0
     assert chat.requests == []
@@ -134,11 +142,31 @@ def test_what_is_expected_is_never_less_than_what_is_asked(constitution: Constit
     async def run() -> int:
         chat = ScriptedChat(script)
         teacher = LanguageTeacher(chat, constitution)
-        items = await teacher.prompts(clause, await teacher.topics(clause), 10)
+        items = (await teacher.prompts(clause, await teacher.topics(clause), 10)).kept
         for item in items[:4]:
             await teacher.replies(item)
+        leaning = await teacher.leaning(clause, constitution["wine"])
         for item in items:
-            await teacher.agrees(item, clause, constitution["wine"])
+            await teacher.agrees(item, clause, constitution["wine"], leaning)
         return len(chat.requests)
 
     assert anyio.run(run) <= LanguageTeacher(ScriptedChat(script), constitution).expected(clause, 10, 4).calls
+
+
+def test_a_text_is_rewritten_after_others_that_were_and_by_a_call_of_its_own(constitution: Constitution) -> None:
+    answers = {"tea": " Wie koche ich Tee?\n\nText: more", "milk": "Text: milk\nRewritten: Milch, bitte.", "void": "  \n"}
+    chat = ScriptedChat(lambda r, n: next(answer for word, answer in answers.items() if word in r.prefill.split("Text: ")[-1]))
+    teacher, ask = LanguageTeacher(chat, constitution), FAMILIES["translation:de"].instruction
+    for word, told in (("tea", "Wie koche ich Tee?"), ("milk", "Milch, bitte."), ("void", None)):
+        assert anyio.run(teacher.rewrite, f"How do\n I like {word}?", ask) == told
+    assert all(r.messages == (Turn("user", ask),) and "Teig im Winter" in r.prefill for r in chat.requests)
+    assert chat.requests[0].prefill.endswith("\n\nText: How do I like tea?\nRewritten:")
+    assert len({r.seed for r in chat.requests}) == 3
+    assert teacher.rewriting(7).calls == 7
+
+
+def test_the_embedded_model_is_not_asked_for_translations_of_its_own_accord(constitution: Constitution) -> None:
+    other, own = ScriptedChat(lambda r, n: ""), ScriptedChat(lambda r, n: "")
+    own.model = MODEL
+    drawn = [Options().disguises(LanguageTeacher(chat, constitution)).families for chat in (other, own)]
+    assert drawn == [(*DRAWN, *TRANSLATED), DRAWN]

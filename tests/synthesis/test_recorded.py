@@ -16,14 +16,14 @@ from charter.synthesis.recorded import RecordedTeacher
 
 def test_prompts_and_replies_are_replayed_in_order(constitution: Constitution, recordings: Path) -> None:
     teacher = RecordedTeacher(constitution, recordings)
-    items = anyio.run(teacher.prompts, constitution["cellar"], [], None)
+    items = anyio.run(teacher.prompts, constitution["cellar"], [], None).kept
     assert len(items) == 200
     assert [t.role for t in items[0].turns] == ["user", "assistant", "user"]
     assert [r.kind for r in anyio.run(teacher.replies, items[2])] == ["refusal", "compliance"]
     assert anyio.run(teacher.replies, items[1]) == ()
     assert (items[1].teacher, items[3].teacher) == ("recorded:authored", "recorded:embedded")
-    assert anyio.run(teacher.prompts, constitution["cellar"], [], 5) == items[:5]
-    assert anyio.run(teacher.prompts, constitution["cooking"], [], None) == []
+    assert anyio.run(teacher.prompts, constitution["cellar"], [], 5).kept == items[:5]
+    assert anyio.run(teacher.prompts, constitution["cooking"], [], None).kept == []
 
 
 @pytest.mark.parametrize("prompt", ["", " ", [], ["a", "b"], ["a", 1, "b"], 3, None])
@@ -36,7 +36,7 @@ def test_a_malformed_row_is_named_by_file_and_line(constitution: Constitution, t
 def test_lines_end_at_newlines_only(constitution: Constitution, tmp_path: Path) -> None:
     (tmp_path / "wine.jsonl").write_text('{"prompt": "one\u2028two\x85three", "answer": "yes"}', encoding="utf-8")
     teacher = RecordedTeacher(constitution, tmp_path)
-    (item,) = anyio.run(teacher.prompts, constitution["wine"], [], None)
+    (item,) = anyio.run(teacher.prompts, constitution["wine"], [], None).kept
     assert item.turns == (Turn("user", "one\u2028two\x85three"),)
     assert anyio.run(teacher.replies, item) == (Written("answer", "yes"),)
 
@@ -52,11 +52,11 @@ def test_a_shipped_constitution_with_an_edited_clause_says_which() -> None:
         RecordedTeacher(parse(source, "mine.yaml"))
 
 
-@pytest.mark.parametrize("name", ["general", "bank-assistant"])
+@pytest.mark.parametrize("name", ["general", "bank-assistant", "chemical-weapons"])
 def test_every_shipped_clause_has_at_least_sixty_recorded_prompts(name: str) -> None:
     constitution = load(name)
     teacher = RecordedTeacher(constitution)
-    counts = {c.id: len(anyio.run(teacher.prompts, c, [], None)) for c in constitution.clauses}
+    counts = {c.id: len(anyio.run(teacher.prompts, c, [], None).kept) for c in constitution.clauses}
     assert {clause for clause, n in counts.items() if n < 60} <= {"child-safety"}
 
 

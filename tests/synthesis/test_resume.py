@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from kitchen import POOLS
 
 from charter.constitution import Constitution, parse
 from charter.errors import BudgetExceeded, DataError, TeacherError
@@ -26,8 +27,8 @@ from charter.constitution import parse
 from charter.synthesis.build import Options, synthesize
 from charter.synthesis.opening import open_teacher
 
-async def run(source, url, cache, out):
-    constitution, options = parse(Path(source).read_text(), source), Options(per_clause=12, replies_per_clause=4, limit=3)
+async def run(source, url, cache, out, pools):
+    constitution, options = parse(Path(source).read_text(), source), Options(per_clause=12, replies_per_clause=4, limit=3, without_pools=tuple(pools.split()))
     async with open_teacher(url, constitution, options.budget(), model="m", cache=Path(cache)) as teacher:
         await synthesize(constitution, teacher, options, Path(out))
 
@@ -36,7 +37,7 @@ anyio.run(run, *sys.argv[1:])
 
 
 def run(constitution: Constitution, url: str, folder: Path, out: str = "out", **options: Any) -> Manifest:
-    chosen = Options(**{"per_clause": 12, "replies_per_clause": 4, "limit": 3, **options})
+    chosen = Options(**{"per_clause": 12, "replies_per_clause": 4, "limit": 3, "without_pools": POOLS, **options})
 
     async def go() -> Manifest:
         async with open_teacher(url, constitution, chosen.budget(), model="m", cache=folder / "cache.sqlite") as teacher:
@@ -50,21 +51,22 @@ def written(model_server: Any) -> list[str]:
     return [body for body in model_server.answered if '"content": "Hello"' not in body]
 
 
-def test_a_killed_run_goes_on_without_repeating_a_call(model_server: Any, constitution: Constitution, tmp_path: Path) -> None:
+def test_a_run_killed_several_times_goes_on_without_repeating_a_call(model_server: Any, constitution: Constitution, tmp_path: Path) -> None:
     source = tmp_path / "kitchen.yaml"
     source.write_text(constitution.source)
-    model_server.silent_after = 40
-    arguments = [str(source), model_server.url, str(tmp_path / "cache.sqlite"), str(tmp_path / "out")]
-    process = subprocess.Popen([sys.executable, "-c", RUN, *arguments])
-    deadline = time.monotonic() + 60
-    while len(model_server.answered) < 40 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.5)  # what was answered reaches the cache; three more calls hang
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    arguments = [str(source), model_server.url, str(tmp_path / "cache.sqlite"), str(tmp_path / "out"), " ".join(POOLS)]
+    for moment in (40, 95):  # in the prompts, and in the opinions
+        model_server.silent_after = moment
+        process = subprocess.Popen([sys.executable, "-c", RUN, *arguments])
+        deadline = time.monotonic() + 60
+        while len(model_server.answered) < moment and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.5)  # what was answered reaches the cache; three more calls hang
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert len(model_server.answered) == moment
+        assert not (tmp_path / "out" / "examples.parquet").exists()
     before = written(model_server)
-    assert len(before) == 39
-    assert not (tmp_path / "out" / "examples.parquet").exists()
 
     model_server.silent_after = None
     run(constitution, model_server.url, tmp_path)
@@ -74,6 +76,7 @@ def test_a_killed_run_goes_on_without_repeating_a_call(model_server: Any, consti
 
     other = tmp_path / "uninterrupted"
     run(constitution, model_server.url, other)
+    assert len(written(model_server)) == 2 * len(after)
     assert (tmp_path / "out" / "examples.parquet").read_bytes() == (other / "out" / "examples.parquet").read_bytes()
 
 
@@ -98,8 +101,9 @@ def test_an_edited_clause_is_the_only_one_written_anew(model_server: Any, consti
 
 def test_the_cost_cap_stops_the_run_and_a_higher_one_goes_on(model_server: Any, constitution: Constitution, tmp_path: Path) -> None:
     prices = {"price_in": 1.0, "price_out": 1.0}
-    with pytest.raises(BudgetExceeded, match="--max-cost"):
+    with pytest.raises(BudgetExceeded, match=r"prompts: \d of 3 done; stopped after [1-9]\d* paid calls at 0\.00\d+ of .*--max-cost"):
         run(constitution, model_server.url, tmp_path, max_cost=0.001, **prices)
+    assert not (tmp_path / "out").exists()
     calls = written(model_server)
     assert 0 < len(calls) * 60 / 1e6 <= 0.001
     run(constitution, model_server.url, tmp_path, max_cost=1.0, **prices)

@@ -1,13 +1,14 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from charter.constitution import Constitution, load
 from charter.errors import DataError
-from charter.records import Example, Turn
-from charter.training.table import LEAST_POSITIVES, tables
+from charter.records import Example, Split, Turn, write_examples
+from charter.training.table import LEAST_POSITIVES, tables, training_rows
 
 GENERAL = load("general")
 
@@ -59,3 +60,41 @@ def test_examples_of_another_text_of_a_clause_are_refused() -> None:
 def test_too_few_examples_on_a_side_are_refused() -> None:
     with pytest.raises(DataError, match="only 40 restricted examples in the train split"):
         tables(examples(n=40), GENERAL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Examples, and the rows of rounds 1, 2 and 10 made from a train prompt of theirs."""
+    base = list(examples())
+    write_examples(tmp_path / "examples.parquet", base)
+    parent = next(e for e in base if e.split == "train")
+    for number in (1, 2, 10):
+        write_examples(tmp_path / f"redteam-{number}.parquet", [replace(parent, id=f"round{number}", teacher=f"redteam:{number}")])
+    return tmp_path
+
+
+def test_a_folder_gives_its_examples_and_then_the_rows_of_its_rounds_in_order(folder: Path) -> None:
+    ids = [e.id for e in training_rows(folder)]
+    assert ids == [*(e.id for e in examples()), "round1", "round2", "round10"]
+    assert [e.id for e in training_rows(folder / "examples.parquet")] == ids[:-3]
+    assert [e.id for e in training_rows([folder / "examples.parquet", folder / "redteam-2.parquet"])] == [*ids[:-3], "round2"]
+
+
+def test_other_files_of_the_folder_are_not_rows(folder: Path) -> None:
+    for name in ("redteam-3.parquet.aside", "redteam-3.parquet.part", "redteam-x.parquet", "redteam-0.parquet", "other.parquet"):
+        (folder / name).write_bytes(b"not rows")
+    assert len(list(training_rows(folder))) == len(list(examples())) + 3
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_round_made_from_a_prompt_that_left_the_train_split_is_refused(folder: Path, split: Split) -> None:
+    gone = next(training_rows(folder)).parent
+    write_examples(folder / "examples.parquet", [replace(e, split=split) if e.parent == gone else e for e in examples()])
+    with pytest.raises(DataError, match=r"redteam-1\.parquet.*--rounds again"):
+        list(training_rows(folder))
+
+
+def test_a_round_made_for_another_text_of_a_clause_names_its_mend() -> None:
+    stale = (replace(e, clause_hash="0" * 16, teacher="redteam:1") for e in examples())
+    with pytest.raises(DataError, match="charter build` with --rounds again"):
+        tables(stale, GENERAL)

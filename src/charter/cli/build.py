@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from charter.cli import synthesize, train
+from charter.cli import engine, families, synthesize, train
+from charter.cli import rounds as redteam
 
 
 def command(
@@ -19,12 +20,24 @@ def command(
     per_clause: synthesize.PerClause = None,
     max_cost: synthesize.MaxCost = None,
     price: synthesize.Price = (0.0, 0.0),
+    family: families.FamilyNames = None,
+    held_out: families.HeldOut = None,
+    augment: families.Augment = None,
+    exclude: synthesize.Exclude = None,
+    concurrency: engine.Concurrency = engine.CONCURRENCY,
+    engine_: engine.EngineName = engine.Place.local,
     budget: train.Budget = 0.01,
     near_miss_budget: train.NearMissBudget = 0.1,
     backbone: train.BackboneName = "embedded",
     seed: int = 0,
+    rounds: redteam.Rounds = 0,
 ) -> None:
     """Synthesize, train and calibrate in one: a constitution in, a guard out."""
     folder = data or out.parent / f"{out.name}-data"
-    synthesize.run(file, folder, teacher, teacher_model, per_clause, max_cost, price, seed)
-    train.run(folder, out, budget, near_miss_budget, backbone, seed)
+    more = {**families.chosen(family, held_out, augment), "limit": concurrency}
+    synthesize.run(file, folder, teacher, teacher_model, per_clause, max_cost, price, seed, False, more, exclude or (), engine_)
+    if rounds:
+        redteam.run(folder, out, rounds, budget, near_miss_budget, backbone, seed)
+    else:
+        redteam.none(folder)
+        train.run(folder, out, budget, near_miss_budget, backbone, seed)

@@ -17,12 +17,16 @@ def command(
     """Name the clauses that differ: those whose data must be made anew. Exit code 1 where there are any."""
     from charter.constitution import diff, load
 
-    changes = diff(load(old), load(new))
+    before, after = load(old), load(new)
+    changes = diff(before, after)
     if as_json:
         typer.echo(json.dumps([asdict(change) for change in changes]))
     else:
         for change in changes:
             typer.echo(f"{change.kind:8} {change.clause}" + (f" ({', '.join(change.fields)})" if change.fields else ""))
-        if not changes:
+        anew = sum(change.kind != "removed" for change in changes)
+        if changes:
+            typer.echo(f"to regenerate: {anew} {'clause' if anew == 1 else 'clauses'}, {len(after.clauses) - anew} unchanged")
+        else:
             typer.echo("no clause differs")
     raise typer.Exit(1 if changes else 0)

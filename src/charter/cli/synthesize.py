@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charter.cli import engine, families
+
 if TYPE_CHECKING:
     from charter.constitution import Constitution
-    from charter.llm.pool import Budget
+    from charter.llm.cache import Usage
+    from charter.synthesis.build import Plan
     from charter.synthesis.manifest import Manifest
-    from charter.synthesis.teachers import Teacher
 
-File = Annotated[str, typer.Argument(help="A constitution's YAML file, or the name of a shipped one (general, bank-assistant).")]
+File = Annotated[
+    str, typer.Argument(help="A constitution's YAML file, or the name of a shipped one (general, bank-assistant, chemical-weapons).")
+]
 TeacherName = Annotated[
     str | None,
     typer.Option(help="recorded (the default for shipped constitutions), embedded, or the URL of an OpenAI-compatible endpoint."),
@@ -25,6 +28,10 @@ PerClause = Annotated[
     int | None, typer.Option(min=1, help="Prompts for each clause; all recorded ones, or the teacher's own number, if left out.")
 ]
 MaxCost = Annotated[float | None, typer.Option(min=0, help="Stop cleanly before this cost; what was paid for stays cached.")]
+Exclude = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder of *.jsonl(.gz), such as benchmarks, whose texts must never be trained on. Can be repeated."),
+]
 Price = Annotated[tuple[float, float], typer.Option(help="Price of a million tokens read and written by the teacher.")]
 
 
@@ -36,74 +43,70 @@ def command(
     per_clause: PerClause = None,
     max_cost: MaxCost = None,
     price: Price = (0.0, 0.0),
+    family: families.FamilyNames = None,
+    held_out: families.HeldOut = None,
+    augment: families.Augment = None,
+    exclude: Exclude = None,
+    concurrency: engine.Concurrency = engine.CONCURRENCY,
+    engine_: engine.EngineName = engine.Place.local,
     seed: int = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
     """Write labelled examples for every clause. Resumable: every answer of the teacher is cached."""
-    run(file, out, teacher, teacher_model, per_clause, max_cost, price, seed, as_json)
+    more = {**families.chosen(family, held_out, augment), "limit": concurrency}
+    run(file, out, teacher, teacher_model, per_clause, max_cost, price, seed, as_json, more, exclude or (), engine_)
 
 
 def run(
     file: str, out: Path, teacher: str | None, model: str | None, per_clause: int | None, max_cost: float | None,
-    price: tuple[float, float], seed: int, as_json: bool = False,
+    price: tuple[float, float], seed: int, as_json: bool = False, more: Mapping[str, Any] | None = None, exclude: Sequence[Path] = (),
+    place: engine.Place = engine.Place.local,
 ) -> None:  # fmt: skip
-    """Synthesize, and say what came of each stage."""
+    """Synthesize, and say what came of each stage. `more` are further options of synthesis by name; `exclude` names folders."""
+    import os
+    from functools import partial
+
     import anyio
 
     from charter.cli.progress import stages
     from charter.constitution import load
     from charter.records import write_text
     from charter.synthesis.build import Options, plan, synthesize
+    from charter.synthesis.exclude import Excluded
+    from charter.synthesis.opening import open_teacher
 
     constitution = load(file)
+    excluded = Excluded.read(exclude) if exclude else None
     for warning in constitution.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    options = Options(seed=seed, per_clause=per_clause, max_cost=max_cost, price_in=price[0], price_out=price[1])
-    with (
-        opened(teacher or _default(constitution), model, constitution, options.budget(), seed) as (writer, check),
-        stages(quiet=as_json) as step,
-    ):
-        expected = plan(constitution, writer, options)
-        if expected.calls:
-            typer.echo(
-                f"plan: at most {expected.calls:,} calls, {expected.tokens_in:,} tokens in and {expected.tokens_out:,} out, "
-                f"cost {expected.cost:.2f}; cached answers are free",
-                err=True,
-            )
+    options = Options(seed=seed, per_clause=per_clause, max_cost=max_cost, price_in=price[0], price_out=price[1], **(more or {}))
+    opening = partial(open_teacher, teacher or _default(constitution), constitution, seed=seed, model=model)
+    elsewhere = partial(opening, api_key=os.environ.get("CHARTER_TEACHER_KEY"), check=False)  # a worker has another environment
+    with engine.chosen(place, elsewhere, options.budget(), options.limit) as workers, stages(quiet=as_json) as step:
 
-        async def work() -> Manifest:
-            await check()
-            return await synthesize(constitution, writer, options, out, step)
+        async def work() -> tuple[Manifest, Usage]:
+            async with opening(budget=options.budget(), limit=options.limit) as writer:
+                _tell(plan(constitution, writer, options))
+                manifest = await synthesize(constitution, writer, options, out, step, workers, excluded)
+                return manifest, (workers or writer).usage
 
-        manifest = anyio.run(work)
+        manifest, usage = anyio.run(work)
     write_text(out / "constitution.yaml", constitution.source)
     typer.echo((out / "manifest.json").read_text() if as_json else "\n".join(manifest.lines()))
+    if usage.made or usage.cached or usage.failed:
+        typer.echo(
+            f"teacher: {usage.made:,} calls made, {usage.cached:,} cached, {usage.retried:,} retried, {usage.failed:,} failed", err=True
+        )
 
 
-@contextmanager
-def opened(
-    name: str, model: str | None, constitution: Constitution, budget: Budget, seed: int
-) -> Iterator[tuple[Teacher, Callable[[], Awaitable[None]]]]:
-    """The teacher of that name, its server running while the block runs, and a check that it answers."""
-    from charter.synthesis.recorded import RecordedTeacher
-
-    async def nothing() -> None:
-        """A recorded teacher is always there."""
-
-    if name == "recorded":
-        yield RecordedTeacher(constitution), nothing
-        return
-    from charter.embedded import cache_folder
-    from charter.llm.cache import Cache, CachedChat
-    from charter.llm.client import OpenAIChat
-    from charter.llm.embedded import embedded_server
-    from charter.synthesis.language import LanguageTeacher
-
-    with ExitStack() as stack:
-        url = stack.enter_context(embedded_server()) if name == "embedded" else name
-        chat = OpenAIChat(url, model or "embedded")
-        cache = stack.enter_context(Cache(cache_folder() / "teacher.sqlite"))
-        yield LanguageTeacher(CachedChat(chat, cache, budget), constitution, seed=seed), chat.check
+def _tell(expected: Plan) -> None:
+    """What the run will take at most."""
+    if expected.calls:
+        typer.echo(
+            f"plan: at most {expected.calls:,} calls, {expected.tokens_in:,} tokens in and {expected.tokens_out:,} out, "
+            f"cost {expected.cost:.2f}; cached answers are free",
+            err=True,
+        )
 
 
 def _default(constitution: Constitution) -> str:

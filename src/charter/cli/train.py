@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from charter.guard.folder import GuardRecord
 
 Budget = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused.")]
 NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same for near misses (the permitted clauses' own examples).")]
@@ -37,7 +40,11 @@ def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone:
     constitution = load(data / "constitution.yaml")
     with stages() as step:
         trained = train(data, constitution, Options(budget, near_miss_budget, backbone, seed=seed), step)
-    record = pack(trained, constitution, out)
+    say(pack(trained, constitution, out), out)
+
+
+def say(record: GuardRecord, out: Path) -> None:
+    """The thresholds and what they promise, and where the guard stands."""
     for view, point in record.views.items():
         typer.echo(f"{view}: threshold {point.threshold:.3f}, probe's share {point.mix:g}. {point.sentence}", err=True)
     typer.echo(f"guard: {out}")

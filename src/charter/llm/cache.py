@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from charter.errors import DataError
-from charter.llm.chat import Chat, Reply, Request
+from charter.errors import DataError, TeacherError, UnusableAnswer
+from charter.llm.chat import Chat, Reply, Request, digest
 from charter.llm.pool import Budget
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, request TEXT NOT NULL, reply TEXT NOT NULL) WITHOUT ROWID"
 CHARACTERS_A_TOKEN = 2
 """Lower than any usual text has, so that a reserved cost is never too small."""
+WINDOW, TOLERATED = 50, 20
+"""A run stops when more than so many of the last calls got nothing usable."""
 
 
 class Cache:
@@ -92,59 +95,105 @@ class Cache:
 class Usage:
     """What a run asked for, and how much of it was there already."""
 
-    hits: int = 0
-    misses: int = 0
+    made: int = 0
+    """Calls that the model answered."""
+    cached: int = 0
+    """Calls whose reply was there already."""
+    retried: int = 0
+    """Calls sent once more after a fault that might pass."""
+    failed: int = 0
+    """Calls given up: nothing usable came after all attempts."""
     tokens_in: int = 0
-    """Read by the model for the misses."""
+    """Read by the model."""
     tokens_out: int = 0
+    """Written by the model."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 class CachedChat:
     """A chat that asks each question once. Two tasks with the same question wait for one answer."""
 
-    def __init__(self, chat: Chat, cache: Cache, budget: Budget | None = None) -> None:
-        self._chat, self._cache = chat, cache
+    def __init__(self, chat: Chat, cache: Cache, budget: Budget | None = None, limit: int | None = None) -> None:
+        """`limit` is how many calls may be in flight at once; None: as many as are asked for."""
+        self._chat, self._cache, self._limit = chat, cache, limit
         self._budget = budget or Budget()
-        self.usage = Usage()
-        self._open: dict[str, anyio.Lock] = {}
+        self._usage = Usage()
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self._open: dict[str, anyio.Event] = {}
+        self._room: anyio.Semaphore | None = None
 
     @property
     def model(self) -> str:
         return self._chat.model
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked for so far."""
+        return replace(self._usage, retried=getattr(self._chat, "retries", 0))
 
     async def complete(self, request: Request) -> Reply:
         """The cached reply, or a fresh one that is cached before it is returned.
 
         Raises:
             BudgetExceeded: it is not cached and might pass the cost cap.
-            TeacherError: the model gives no usable reply.
+            UnusableAnswer: the model gives no usable reply to this request.
+            TeacherError: it can't be reached, or gives hardly any usable replies.
             DataError: the cache can't be read or written.
         """
-        key = request.key(self.model)
-        async with self._lock(key):
-            reply = self._cache.get(key)
-            if reply is not None:
-                self.usage.hits += 1
-            else:
-                reply = await self._pay(request)
-                self._cache.put(key, request.canonical(self.model), reply)
-        self._open.pop(key, None)
-        return reply
-
-    def _lock(self, key: str) -> anyio.Lock:
         import anyio
 
-        return self._open.setdefault(key, anyio.Lock())
+        asked = request.canonical(self.model)
+        key = digest(asked)
+        while (other := self._open.get(key)) is not None:
+            await other.wait()
+        reply = self._cache.get(key)
+        if reply is not None:
+            self._usage.cached += 1
+            return reply
+        answered = self._open[key] = anyio.Event()
+        try:
+            async with self._in_flight():
+                reply = await self._pay(request)
+            self._cache.put(key, asked, reply)
+        finally:
+            del self._open[key]
+            answered.set()
+        return reply
+
+    def _in_flight(self) -> AbstractAsyncContextManager[object]:
+        """A place among the calls that may run at once. Made on first use: before, no loop is running."""
+        import anyio
+
+        if self._limit is None:
+            return nullcontext()
+        if self._room is None:
+            self._room = anyio.Semaphore(self._limit)
+        return self._room
 
     async def _pay(self, request: Request) -> Reply:
         amount = self._budget.reserve(request.size // CHARACTERS_A_TOKEN, request.max_tokens)
         try:
             reply = await self._chat.complete(request)
-        except BaseException:
+        except BaseException as error:
             self._budget.release(amount)
+            if isinstance(error, UnusableAnswer):
+                self._failed(error)
             raise
         self._budget.settle(amount, reply.prompt_tokens, reply.completion_tokens)
-        self.usage.misses += 1
-        self.usage.tokens_in += reply.prompt_tokens
-        self.usage.tokens_out += reply.completion_tokens
+        self._recent.append(False)
+        self._usage.made += 1
+        self._usage.tokens_in += reply.prompt_tokens
+        self._usage.tokens_out += reply.completion_tokens
         return reply
+
+    def _failed(self, error: UnusableAnswer) -> None:
+        """One failure is dropped by who asked; where most fail, something is wrong with the teacher and going on wastes time."""
+        self._usage.failed += 1
+        self._recent.append(True)
+        if sum(self._recent) > TOLERATED:
+            raise TeacherError(
+                f"stopped: {sum(self._recent)} of the last {len(self._recent)} calls got nothing usable; the last: {error}; "
+                "what was answered is cached: mend the teacher and run again to go on from here"
+            ) from error

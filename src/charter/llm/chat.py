@@ -26,7 +26,7 @@ class Request:
 
     def key(self, model: str) -> str:
         """SHA-256 of the canonical JSON of the request and the model."""
-        return hashlib.sha256(self.canonical(model).encode("utf-8", "surrogatepass")).hexdigest()
+        return digest(self.canonical(model))
 
     def canonical(self, model: str) -> str:
         """The request as JSON with sorted keys and no spaces."""
@@ -57,6 +57,11 @@ class Reply:
         return Reply(value["text"], value["prompt_tokens"], value["completion_tokens"], tuple(value["top_logprobs"]))
 
 
+def digest(canonical: str) -> str:
+    """SHA-256 of a canonical request, in hex."""
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class Chat(Protocol):
     """A language model: `OpenAIChat`, `CachedChat` around one, or a fake in tests."""
 
@@ -69,6 +74,7 @@ class Chat(Protocol):
         """One reply.
 
         Raises:
-            TeacherError: no usable reply came.
+            UnusableAnswer: no usable reply came, which may lie in this request alone.
+            TeacherError: none can come.
         """
         ...

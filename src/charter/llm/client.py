@@ -1,24 +1,30 @@
-"""Any OpenAI-compatible server as a `Chat`. Passing faults are retried, lasting ones become one clear sentence."""
+"""Any OpenAI-compatible server as a `Chat`. Passing faults are retried, lasting ones become one clear sentence.
+
+The protocol is spoken directly: the official client spends more than a millisecond of a core on each call, which halves
+what one process can ask of a cluster (`benchmarks/synthesis.py throughput`).
+"""
 
 from __future__ import annotations
 
 import email.utils
+import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from charter.errors import MissingExtra, TeacherError
+from charter.errors import MissingExtra, TeacherError, UnusableAnswer
 from charter.llm.chat import Reply, Request
 from charter.records import Turn
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
-    from openai.types.chat import ChatCompletion
+    import httpx2
 
 LONGEST_WAIT_S = 60.0
 """The most that a server's Retry-After is obeyed for."""
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM, SGLang and llama.cpp are told to go on from the last message. Servers that refuse the fields are asked without."""
+NOT_THIS_CALL_ALONE = frozenset({401, 403, 404, 407, 429})
+"""Answers that every other call would get as well: the run stops. Other lasting faults may lie in one request."""
 logging.getLogger("stamina").addHandler(logging.NullHandler())  # else each retry prints a bare line on stderr
 
 
@@ -31,11 +37,12 @@ class OpenAIChat:
         """`api_key` defaults to CHARTER_TEACHER_KEY, or to none. OPENAI_API_KEY is not read: it must not go to whatever URL is given.
 
         Raises:
-            TeacherError: the URL is not one.
-            MissingExtra: `openai` is not installed.
+            TeacherError: the URL is not one, or the key can't be sent.
+            MissingExtra: `stamina` is not installed.
         """
         try:
-            from openai import AsyncOpenAI
+            import httpx2
+            import stamina  # noqa: F401  # missing packages are told here, before any work
         except ImportError as error:
             raise MissingExtra("a teacher behind a URL needs: pip install 'charter[train]'") from error
         import os
@@ -43,11 +50,21 @@ class OpenAIChat:
         if not base_url.startswith(("http://", "https://")):
             raise TeacherError(f"{base_url!r} is not the URL of a teacher; it looks like http://127.0.0.1:8000/v1")
         self.model = model
+        self.retries = 0
+        """Calls that were sent once more."""
         self._where = f"the teacher {model!r} at {base_url}"
         self._attempts, self._first_wait_s = attempts, first_wait_s
         self._quirks: set[str] = set()
         key = api_key or os.environ.get("CHARTER_TEACHER_KEY") or "none"
-        self._client = AsyncOpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=0)
+        try:
+            self._client = httpx2.AsyncClient(
+                headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
+                timeout=httpx2.Timeout(timeout_s, pool=None),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),  # how many there are is up to the caller
+            )
+            self._url = httpx2.URL(f"{base_url.rstrip('/')}/chat/completions")
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise TeacherError(f"{self._where}: the URL or the key in CHARTER_TEACHER_KEY can't be used ({error})") from error
 
     async def check(self) -> None:
         """One cheap call, without retries.
@@ -58,52 +75,53 @@ class OpenAIChat:
         await self._ask(Request((Turn("user", "Hello"),), max_tokens=1, temperature=0.0, seed=0), attempts=1)
 
     async def complete(self, request: Request) -> Reply:
-        """One reply; timeouts, lost connections, 429 and 5xx are tried again.
+        """One reply; timeouts, lost connections, 429, 5xx and answers that are no completion are tried again.
 
         Raises:
-            TeacherError: it still fails, or the answer is no chat completion.
+            UnusableAnswer: it still fails, in a way that may lie in this request alone.
+            TeacherError: the server can't be reached or refuses every call.
         """
         return await self._ask(request, self._attempts)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._client.aclose()
 
     async def _ask(self, request: Request, attempts: int) -> Reply:
-        import openai
+        import httpx2
         import stamina
 
+        wait = {"wait_initial": self._first_wait_s, "wait_max": 20.0, "wait_jitter": self._first_wait_s}
         try:
-            async for attempt in stamina.retry_context(
-                on=_backoff, attempts=attempts, timeout=None, wait_initial=self._first_wait_s, wait_max=20.0, wait_jitter=self._first_wait_s
-            ):
+            async for attempt in stamina.retry_context(on=_backoff, attempts=attempts, timeout=None, **wait):
+                self.retries += attempt.num > 1
                 with attempt:
-                    completion = await self._send(request)
-        except openai.APIStatusError as error:
-            raise TeacherError(f"{self._where} answers {error.status_code}: {_reason(error)}; {_mend(error.status_code)}") from error
-        except openai.APITimeoutError as error:
-            raise TeacherError(f"{self._where} does not answer in time; is it overloaded?") from error
-        except openai.APIConnectionError as error:
+                    return await self._send(request)
+        except httpx2.TimeoutException as error:
+            raise UnusableAnswer(f"{self._where} does not answer in time; is it overloaded?") from error
+        except httpx2.TransportError as error:
             raise TeacherError(
-                f"{self._where} can't be reached ({error.__cause__ or error}); is it running, and is the URL right?"
+                f"{self._where} can't be reached ({error or type(error).__name__}); is it running, and is the URL right?"
             ) from error
-        except (openai.OpenAIError, ValueError) as error:
-            raise TeacherError(f"{self._where} answers with something that is no chat completion ({error})") from error
-        return self._reply(completion, request.prefill)
+        except _Refused as error:
+            kind = TeacherError if error.status in NOT_THIS_CALL_ALONE else UnusableAnswer
+            raise kind(f"{self._where} answers {error.status}: {error.reason}; {_mend(error.status)}") from error
+        except (_NoCompletion, httpx2.HTTPError) as error:
+            raise UnusableAnswer(
+                f"{self._where} answers with something that is no chat completion ({error}); is the URL an OpenAI-compatible one (…/v1)?"
+            ) from error
+        raise AssertionError("a retry context ends by a value or an error")
 
-    async def _send(self, request: Request) -> ChatCompletion:
+    async def _send(self, request: Request) -> Reply:
         """One HTTP call; where a server refuses a field by name, it is asked again without."""
-        import openai
-
-        try:
-            completion: ChatCompletion = await self._client.chat.completions.create(**self._body(request))
-            return completion
-        except openai.BadRequestError as error:
-            quirk = next((q for q in ("max_completion_tokens", *CONTINUE) if q in str(error)), None)
-            if quirk is None or quirk in self._quirks:
-                raise
-            self._quirks.add(quirk)
-            return await self._send(request)
+        response = await self._client.post(self._url, content=json.dumps(self._body(request)).encode())
+        if response.is_success:
+            return _reply(response.content, request.prefill)
+        quirk = next((q for q in ("max_completion_tokens", *CONTINUE) if q in response.text), None) if response.status_code == 400 else None
+        if quirk is None or quirk in self._quirks:
+            raise _Refused(response)
+        self._quirks.add(quirk)
+        return await self._send(request)
 
     def _body(self, request: Request) -> dict[str, Any]:
         messages = [{"role": t.role, "content": t.content} for t in request.messages]
@@ -116,35 +134,55 @@ class OpenAIChat:
         if request.prefill:
             messages.append({"role": "assistant", "content": request.prefill})
             if not self._quirks & CONTINUE.keys():
-                body["extra_body"] = CONTINUE
+                body |= CONTINUE
         return body
 
-    def _reply(self, completion: ChatCompletion, prefill: str) -> Reply:
-        if not getattr(completion, "choices", None):
-            raise TeacherError(
-                f"{self._where} answers with something that is no chat completion; is the URL an OpenAI-compatible one (…/v1)?"
-            )
-        choice, usage = completion.choices[0], completion.usage
-        text = choice.message.content or ""
-        tokens = (choice.logprobs.content or []) if choice.logprobs else []
-        return Reply(
-            text.removeprefix(prefill),  # some servers repeat the prefill, some don't
-            usage.prompt_tokens if usage else 0,
-            usage.completion_tokens if usage else 0,
-            tuple({top.token: top.logprob for top in token.top_logprobs} for token in tokens),
-        )
+
+class _Refused(Exception):
+    """The server answered with an error."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.status = response.status_code
+        self.retry_after = _retry_after(response.headers.get("retry-after"))
+        self.reason = _reason(response.text)
+
+
+class _NoCompletion(Exception):
+    """The server answered with success and something else: a page, cut-off JSON, another object."""
+
+
+def _reply(content: bytes, prefill: str) -> Reply:
+    """The first choice of a completion.
+
+    Raises:
+        _NoCompletion: it is none.
+    """
+    try:
+        value = json.loads(content)
+        choice, usage = value["choices"][0], value.get("usage") or {}
+        text = choice["message"].get("content") or ""
+        tokens = (choice.get("logprobs") or {}).get("content") or []
+        top = tuple({str(t["token"]): float(t["logprob"]) for t in token["top_logprobs"]} for token in tokens)
+        text = text.encode("utf-8", "replace").decode().removeprefix(prefill)  # no lone surrogates; some servers repeat the prefill
+        return Reply(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), top)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        _garbage(content)
+
+
+def _garbage(content: bytes) -> NoReturn:
+    start = " ".join(content[:80].decode("utf-8", "replace").split())
+    raise _NoCompletion(f"it begins {start!r}" if start else "it is empty")
 
 
 def _backoff(error: Exception) -> bool | float:
     """Whether to try again, or after how many seconds."""
-    import openai
+    import httpx2
 
-    if isinstance(error, openai.APIStatusError):
-        if error.status_code == 429 or error.status_code >= 500:
-            wait = _retry_after(error.response.headers.get("retry-after"))
-            return True if wait is None else wait
+    if isinstance(error, _Refused):
+        if error.status == 429 or error.status >= 500:
+            return True if error.retry_after is None else error.retry_after
         return False
-    return isinstance(error, openai.APIConnectionError)  # timeouts are among them
+    return isinstance(error, (_NoCompletion, httpx2.TransportError, httpx2.DecodingError))  # timeouts are among the second
 
 
 def _retry_after(header: str | None) -> float | None:
@@ -158,13 +196,18 @@ def _retry_after(header: str | None) -> float | None:
         if date is None:
             return None
         wait = email.utils.mktime_tz(date) - time.time()
-    return min(max(wait, 0.0), LONGEST_WAIT_S)
+    return min(max(wait, 0.0), LONGEST_WAIT_S) if wait == wait else None
 
 
-def _reason(error: APIStatusError) -> str:
-    body = error.body
-    message = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(message or error.message).split())[:200]
+def _reason(text: str) -> str:
+    """What the server says for itself: the message of its error, or the beginning of what it sent."""
+    try:
+        value = json.loads(text)
+        error = value.get("error", value)
+        message = error.get("message", error) if isinstance(error, dict) else error
+    except (ValueError, AttributeError, RecursionError):
+        message = text
+    return " ".join(str(message).split())[:200] or "no reason given"
 
 
 def _mend(status: int) -> str:

@@ -60,6 +60,8 @@ class Budget:
     price_out: float = 0.0
     spent: float = 0.0
     reserved: float = 0.0
+    calls: int = 0
+    """Calls paid for."""
 
     def cost(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
@@ -72,12 +74,16 @@ class Budget:
         """
         amount = self.cost(tokens_in, tokens_out)
         if self.max_cost is not None and self.spent + self.reserved + amount > self.max_cost:
-            raise BudgetExceeded(
-                f"stopped at {self.spent:.4f} of a cost cap of {self.max_cost:.4f}; all answers so far are cached: "
-                "run again with a higher `--max-cost` to go on from here"
-            )
+            raise self.exceeded()
         self.reserved += amount
         return amount
+
+    def exceeded(self) -> BudgetExceeded:
+        """The error that says what is there and how to go on."""
+        return BudgetExceeded(
+            f"stopped after {self.calls:,} paid calls at {self.spent:.4f} of a cost cap of {self.max_cost or 0:.4f}; "
+            "all answers so far are cached: run again with a higher `--max-cost` to go on from here"
+        )
 
     def release(self, amount: float) -> None:
         """The call failed and cost nothing."""
@@ -87,3 +93,4 @@ class Budget:
         """The call ended: its worst case gives way to what it used."""
         self.reserved -= amount
         self.spent += self.cost(tokens_in, tokens_out)
+        self.calls += 1

@@ -1,1 +1,1 @@
-"""A constitution becomes labelled examples, in eight stages that `build.py` lists. Never imports torch."""
+"""A constitution becomes labelled examples, in the stages that `build.py` lists. Never imports torch."""

@@ -2,38 +2,110 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from random import Random
 
 from charter.constitution import Clause, Constitution
-from charter.synthesis.families import FAMILIES
-from charter.synthesis.items import TURNING, Item, Outcome, Written
+from charter.llm.pool import Progress, quiet
+from charter.synthesis.engine import Engine
+from charter.synthesis.families import DRAWN, FOLLOWS, HELD_OUT, LEADS, family, held
+from charter.synthesis.families.translation import translated
+from charter.synthesis.items import TURNING, Item, Outcome, Written, home
+from charter.synthesis.language import EXAMPLES_ONLY
 from charter.synthesis.split import split_of
+from charter.synthesis.teachers import Teacher
 
 LONGEST = 400
 """Characters up to which a text is disguised: spacing and base64 multiply its tokens."""
 TURNS_A_CLAUSE = 8
+BUNDLE = 2_000
+"""Copies made in one task."""
 Texts = Mapping[tuple[str, str], Sequence[str]]
 
 
-def augment(items: Sequence[Item], seed: int, families: Sequence[str], held_out: Sequence[str], rate: float) -> list[Item]:
-    """At most one disguised copy of each item, with probability `rate`; its family is drawn uniformly.
+@dataclass(frozen=True, slots=True)
+class Disguises:
+    """Which disguises are drawn, and how often. Every item has the same chances, whatever its side."""
 
-    Families in `held_out` are drawn only where the parent is in the test split. Each draw depends on the seed and the
-    parent alone, so an item gets the same disguise whatever else there is.
+    families: tuple[str, ...] = DRAWN
+    """Names of families and of stacks; "plain" counts for nothing."""
+    held_out: tuple[str, ...] = HELD_OUT
+    """Drawn for items of the test split only, alone and within stacks."""
+    rate: float = 0.15
+    """Mean number of disguised copies of an item."""
+    stacks: float = 0.1
+    """Probability that a copy is a stack of two of the families."""
+
+    def seen(self) -> Disguises:
+        """Without the held-out ones: what items outside the test split get."""
+        return replace(self, families=tuple(name for name in self.families if not held(name, self.held_out)))
+
+    def choices(self, never: Collection[str] = ()) -> Choices:
+        """The names to draw from: single families, and those that may come first and second in a stack, except in those of `never`."""
+        names = tuple(dict.fromkeys(name for name in self.families if name != "plain"))
+        single = [f for name in names if not (f := family(name)).parts]
+        leads = tuple(f.name for f in single if f.kind in LEADS and not f.across_turns)
+        return Choices(names, leads, tuple(f.name for f in single if f.kind in FOLLOWS), frozenset(never))
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a copy's family is drawn from."""
+
+    names: tuple[str, ...]
+    leads: tuple[str, ...]
+    follows: tuple[str, ...]
+    never: frozenset[str]
+    """Stacks that are held out as such, though their parts are not."""
+
+    def draw(self, rng: Random, rate: float, stacks: float) -> list[str]:
+        """Names for one item, none twice: `rate` of them on average, or all there are."""
+        left, out = list(self.names), []
+        for _ in range(int(rate) + (rng.random() < rate % 1)):
+            name = f"{rng.choice(self.leads)}+{rng.choice(self.follows)}" if self._stacked(rng, stacks) else ""
+            if not name or name in out or name in self.never:
+                if not left:
+                    break
+                name = left[rng.randrange(len(left))]
+            if name in left:
+                left.remove(name)
+            out.append(name)
+        return out
+
+    def _stacked(self, rng: Random, stacks: float) -> bool:
+        return bool(rng.random() < stacks and self.leads and self.follows)
+
+
+def drawn(items: Iterable[Item], seed: int, disguises: Disguises) -> Iterator[tuple[Item, str]]:
+    """Each item with the name of a family, once for each copy it is to get.
+
+    Each draw depends on the seed and the parent alone, so an item gets the same disguises whatever else there is.
     """
-    seen = [f for f in families if f != "plain" and f not in held_out]
-    unseen = [f for f in families if f in held_out]
-    out = []
+    everywhere, in_test = disguises.seen().choices(disguises.held_out), disguises.choices()
     for item in items:
-        rng = Random(f"augment:{seed}:{item.parent}")
-        choices = seen + unseen if split_of(item.parent) == "test" else seen
-        if len(item.prompt) <= LONGEST and rng.random() < rate and choices:
-            name = rng.choice(choices)
-            out.append(item.with_prompt(FAMILIES[name].apply(item.prompt, rng), name))
-    return out
+        if item.family == "plain" and len(item.prompt) <= LONGEST:
+            choices = in_test if split_of(item.group) == "test" else everywhere
+            for name in choices.draw(Random(f"augment:{seed}:{item.parent}"), disguises.rate, disguises.stacks):
+                yield item, name
+
+
+def translations(items: int, disguises: Disguises) -> int:
+    """How many translations to expect of a number of items, with room for chance: an estimate from above."""
+    names = disguises.choices().names
+    single = sum(bool(family(name).instruction) for name in names)
+    mean = items * disguises.rate * single / max(1, len(disguises.seen().choices().names))
+    return math.ceil(mean + 4 * math.sqrt(mean))
+
+
+def copy(item: Item, name: str, seed: int) -> Item:
+    """The item in the disguise of a family that needs no teacher."""
+    turns = family(name).disguise(item.turns, Random(f"disguise:{seed}:{item.parent}:{name}"))
+    return item.with_turns(turns, name)
 
 
 def turning(items: Sequence[Item], constitution: Constitution, seed: int) -> list[Item]:
@@ -55,19 +127,61 @@ def turning(items: Sequence[Item], constitution: Constitution, seed: int) -> lis
     return out
 
 
-def augmented(
-    items: Sequence[Item], constitution: Constitution, seed: int, families: Sequence[str], held_out: Sequence[str], rate: float
+async def augmented(
+    items: Sequence[Item], constitution: Constitution, disguises: Disguises, seed: int, engine: Engine, progress: Progress = quiet
 ) -> Outcome:
-    """The stage: the plain items, their disguised copies, and the exchanges that turn."""
-    copies = augment(items, seed, families, held_out, rate)
-    return Outcome([*items, *copies, *turning(items, constitution, seed)])
+    """The stage: the plain items, their disguised copies, and the exchanges that turn.
+
+    A teacher applies the translations; what it can't translate is dropped and counted.
+
+    Raises:
+        BudgetExceeded: the cost cap was reached.
+        TeacherError: the teacher can't be reached.
+    """
+    pairs = list(drawn(items, seed, disguises))
+    asked = [(item, family(name)) for item, name in pairs if family(name).instruction and item.clause not in EXAMPLES_ONLY]
+    tasks = [partial(_rewrite, text=item.prompt, instruction=f.instruction) for item, f in asked]
+    texts = iter(await engine.run(tasks, progress, "translations") if tasks else ())
+    alone = [pair for pair in pairs if not family(pair[1]).instruction]
+    bundles = [partial(_copies, pairs=alone[i : i + BUNDLE], seed=seed) for i in range(0, len(alone), BUNDLE)]
+    copies = chain.from_iterable(await engine.run(bundles, what="augment"))
+    outcome = Outcome(list(items))
+    for item, name in pairs:
+        if not family(name).instruction:
+            outcome.kept.append(next(copies))
+        elif item.clause in EXAMPLES_ONLY:
+            outcome.dropped[home(item), "nothing is written for this clause"] += 1
+        elif (text := next(texts)) is None:
+            outcome.dropped[home(item), "the teacher can't translate"] += 1
+        else:
+            outcome.kept.append(_translated(item, text, name, seed))
+    outcome.kept += turning(items, constitution, seed)
+    return outcome
+
+
+async def _copies(teacher: Teacher, pairs: Sequence[tuple[Item, str]], seed: int) -> list[Item]:
+    """Copies that need no teacher, a bundle at a time: one by one they would cost a cluster more in errands than in work."""
+    return [copy(item, name, seed) for item, name in pairs]
+
+
+async def _rewrite(teacher: Teacher, text: str, instruction: str) -> str | None:
+    """The teacher's rewriting where it is one."""
+    rewritten = await teacher.rewrite(text, instruction)
+    return rewritten if translated(text, rewritten, instruction) else None
+
+
+def _translated(item: Item, text: str, name: str, seed: int) -> Item:
+    """The item with its translation, which the second family of a stack disguises."""
+    rng = Random(f"disguise:{seed}:{item.parent}:{name}")
+    said = item.with_prompt(text, name)
+    return said.with_turns(family(name).parts[1].disguise(said.turns, rng), name) if family(name).parts else said
 
 
 def _texts(items: Sequence[Item], kind: str) -> Texts:
     """Replies of a kind by clause and split."""
     texts: dict[tuple[str, str], list[str]] = defaultdict(list)
     for item in items:
-        texts[item.clause, split_of(item.parent)] += [r.text for r in item.replies if r.kind == kind]
+        texts[item.clause, split_of(item.group)] += [r.text for r in item.replies if r.kind == kind]
     return texts
 
 
@@ -77,7 +191,7 @@ def _answer(item: Item) -> str | None:
 
 def _pair(start: Item, clause: Clause, compliances: Texts, answers: Texts, rng: Random) -> tuple[Item, Item] | None:
     """The same prompt and the same beginning, once into a compliance, once into the answer to another prompt."""
-    answer, place = _answer(start) or "", split_of(start.parent)
+    answer, place = _answer(start) or "", split_of(start.group)
     harmful = compliances.get((clause.id, place), ())
     harmless = [text for text in answers.get((start.clause, place), ()) if text != answer]
     if not harmful or not harmless:

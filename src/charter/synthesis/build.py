@@ -1,4 +1,4 @@
-"""A constitution becomes labelled examples. `synthesize` is the list of the eight stages.
+"""A constitution becomes labelled examples. `synthesize` is the list of the stages.
 
 Every call to a language model is cached, so a killed run goes on where it stopped, and an edited clause is the only one
 written anew. The same seed and the same answers give the same bytes.
@@ -6,27 +6,38 @@ written anew. The same seed and the same answers give the same bytes.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from charter.constitution import Constitution
 from charter.errors import DataError
+from charter.llm.cache import Usage
 from charter.llm.pool import Budget, Progress, quiet
 from charter.records import Example, write_examples, write_text
-from charter.synthesis.augment import augmented
+from charter.synthesis.augment import Disguises, augmented, translations
+from charter.synthesis.crossfit import agreement, crossfit, sift
+from charter.synthesis.decisions import read_decisions, reviewed
 from charter.synthesis.dedupe import dedupe
-from charter.synthesis.families import FAMILIES
+from charter.synthesis.engine import Engine, LocalEngine
+from charter.synthesis.exclude import Excluded, exclude
+from charter.synthesis.families import DRAWN, HELD_OUT, TRANSLATED, family
 from charter.synthesis.items import Outcome
+from charter.synthesis.kin import kin
 from charter.synthesis.label import label
 from charter.synthesis.manifest import Manifest
 from charter.synthesis.pools import pools
 from charter.synthesis.prompts import prompts
 from charter.synthesis.replies import replies
+from charter.synthesis.review import Doubt, doubts, write_doubts
 from charter.synthesis.split import split
 from charter.synthesis.teachers import Expected, Teacher
 from charter.synthesis.topics import topics
+
+PACE = frozenset({"limit", "max_cost", "price_in", "price_out"})
+"""Options that change how fast and how far a run goes, but nothing in what it writes: they stay out of the manifest."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,14 @@ class Options:
     """Prompts to write for each clause; None: all recorded ones, or the language teacher's own number."""
     replies_per_clause: int | None = None
     """Prompts of each clause that also get replies; None: all recorded ones, or the language teacher's own number."""
-    families: tuple[str, ...] = tuple(FAMILIES)
-    """Disguises to draw from."""
-    held_out_families: tuple[str, ...] = ("leetspeak", "prefix-injection")
+    families: tuple[str, ...] = DRAWN
+    """Disguises to draw from; by default all, the translations where the teacher can write them."""
+    held_out_families: tuple[str, ...] = HELD_OUT
     """Disguises that only the test split has, to measure what the classifier makes of forms it never saw."""
     augment_rate: float = 0.15
-    """Probability that an item gets a disguised copy besides the plain one."""
+    """Mean number of disguised copies of an item besides the plain one; above 1, every item gets some."""
+    stacks: float = 0.1
+    """Probability that a disguise is a stack of two."""
     without_pools: tuple[str, ...] | None = None
     """Benign pools to leave out, because the constitution restricts what they hold; None: those known for the shipped ones."""
     max_cost: float | None = None
@@ -58,10 +71,11 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in (*self.families, *self.held_out_families):
-            if name not in FAMILIES:
-                raise DataError(f"there is no family {name!r}; the families are {', '.join(FAMILIES)}")
-        if not 0 <= self.augment_rate <= 1:
-            raise DataError(f"augment_rate is {self.augment_rate}; it is a probability, from 0 to 1")
+            family(name)
+        if not 0 <= self.augment_rate <= len(self.families):
+            raise DataError(f"augment_rate is {self.augment_rate}; it is a number of copies, from 0 to that of the families drawn from")
+        if not 0 <= self.stacks <= 1:
+            raise DataError(f"stacks is {self.stacks}; it is a probability, from 0 to 1")
         for field in ("per_clause", "replies_per_clause", "limit"):
             value = getattr(self, field)
             if value is not None and value < (0 if field == "replies_per_clause" else 1):
@@ -70,6 +84,11 @@ class Options:
             value = getattr(self, field)
             if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise DataError(f"{field} is {value}; it must be a number that is not negative")
+
+    def disguises(self, teacher: Teacher) -> Disguises:
+        """What the augment stage draws from, with this teacher."""
+        more = TRANSLATED if self.families == DRAWN and teacher.rewrites else ()
+        return Disguises((*self.families, *more), self.held_out_families, self.augment_rate, self.stacks)
 
     def budget(self) -> Budget:
         """A fresh budget for one run."""
@@ -91,41 +110,69 @@ def plan(constitution: Constitution, teacher: Teacher, options: Options) -> Plan
     total = Expected()
     for clause in constitution.clauses:
         total += teacher.expected(clause, options.per_clause, options.replies_per_clause)
+    calls = translations(total.prompts + len(pools(constitution, options.without_pools)), options.disguises(teacher))
+    total += teacher.rewriting(calls)
     return Plan(total.calls, total.tokens_in, total.tokens_out, options.budget().cost(total.tokens_in, total.tokens_out))
 
 
-async def synthesize(constitution: Constitution, teacher: Teacher, options: Options, out: Path, progress: Progress = quiet) -> Manifest:
+async def synthesize(
+    constitution: Constitution, teacher: Teacher, options: Options, out: Path, progress: Progress = quiet, engine: Engine | None = None,
+    excluded: Excluded | None = None,
+) -> Manifest:  # fmt: skip
     """Write `out`/examples.parquet, `out`/manifest.json and, for the training that follows, `out`/constitution.yaml.
+
+    Texts of `excluded` never become examples. The least certain items go to `out`/review.jsonl, and what a person decided
+    on earlier ones, `out`/reviewed.jsonl, is applied.
+
+    The engine does the teacher's work; by default this process does. What the run took goes to `out`/run.json, apart from
+    the manifest: it differs where the cache does.
 
     Raises:
         TeacherError: the teacher can't be reached or has nothing for this constitution.
         BudgetExceeded: the next call might pass the cost cap; what was paid for is cached.
-        DataError: the files can't be written.
+        DataError: the files can't be written, or a decision in `out`/reviewed.jsonl is malformed.
     """
+    decisions = read_decisions(out)
     about = {"name": constitution.name, "version": constitution.version, "hash": constitution.hash}
-    manifest = Manifest(about, teacher.name, options.seed, asdict(options))
-    seed, limit = options.seed, options.limit
+    manifest = Manifest(about, teacher.name, options.seed, {k: v for k, v in asdict(options).items() if k not in PACE})
+    engine, seed = engine or LocalEngine(teacher, options.limit), options.seed
+    answered = teacher.replies_per_clause if options.replies_per_clause is None else options.replies_per_clause
 
-    subtopics = await topics(constitution, teacher, limit, progress)
+    subtopics = await topics(constitution, engine, progress)
     manifest.topics = {clause: len(names) for clause, names in subtopics.items()}
-    items = manifest.note("prompts", await prompts(constitution, teacher, subtopics, options.per_clause, limit, progress))
-    items = manifest.note("replies", await replies(items, teacher, options.replies_per_clause, limit, progress))
+    items = manifest.note("prompts", await prompts(constitution, engine, subtopics, options.per_clause, progress))
+    items = manifest.note("replies", await replies(items, engine, answered, progress))
     items = manifest.note("pools", Outcome([*items, *pools(constitution, options.without_pools)]))
-    items = manifest.note("label", await label(items, constitution, teacher, limit, progress))
-    items = manifest.note(
-        "augment", augmented(items, constitution, seed, options.families, options.held_out_families, options.augment_rate)
-    )
+    if excluded is not None:
+        items, manifest.excluded = manifest.note("exclude", exclude(items, excluded)), len(excluded)
+    asked, items = items, manifest.note("label", await label(items, constitution, engine, progress))
+    agreed = items
+    if decisions:
+        outcome, manifest.reviewed = reviewed(items, decisions, constitution)
+        items = manifest.note("review", outcome)
+    items, kinship = kin(items)
+    manifest.kin = asdict(kinship)
+    opinions = crossfit(items, seed)
+    manifest.agreement = agreement(asked, agreed, items, opinions, constitution)
+    items = manifest.note("scorer", sift(items, opinions))
+    items = manifest.note("augment", await augmented(items, constitution, options.disguises(teacher), seed, engine, progress))
     items = manifest.note("dedupe", dedupe(items, seed))
     rows = split(items, seed, {c.id: c.hash for c in constitution.clauses}, options.held_out_families)
 
-    _write(out, constitution, manifest, rows)
+    listed = doubts(items, opinions, decisions)
+    manifest.to_review = len(listed)
+    _write(out, constitution, manifest, rows, listed, engine.usage)
     return manifest
 
 
-def _write(out: Path, constitution: Constitution, manifest: Manifest, rows: Iterable[Example]) -> None:
+def _write(
+    out: Path, constitution: Constitution, manifest: Manifest, rows: Iterable[Example], listed: Sequence[Doubt], usage: Usage
+) -> None:
     try:
         write_text(out / "constitution.yaml", constitution.source)
         write_examples(out / "examples.parquet", manifest.counting(rows))
+        write_doubts(out, listed)
         manifest.write(out / "manifest.json")
+        write_text(out / "run.json", json.dumps({"schema": 1, "teacher_calls": asdict(usage)}, indent=1) + "\n")
     except OSError as error:
         raise DataError(f"{out}: the examples can't be written ({error.strerror or error}); make room or choose another folder") from error

@@ -13,8 +13,12 @@ from charter.constitution import Clause, Constitution
 from charter.records import Example, Side, Split, Turn
 
 ReplyKind = Literal["refusal", "compliance", "answer"]
+ORDINARY = "pool:"
+"""Begins the `kin` of items that come from the benign pools, and have near-twins in no clause."""
 TURNING = "turning"
 """The family of exchanges whose reply starts as an answer and turns; such items give no row without the reply."""
+Key = tuple[str, str]
+"""Parent of an item, and its clause or the slice of its pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,13 @@ class Item:
     teacher: str
     replies: tuple[Written, ...] = ()
     family: str = "plain"
+    kin: str = ""
+    """Smallest parent among its near-twins (see kin.py); empty before they are sought."""
+
+    @property
+    def group(self) -> str:
+        """What the split goes by: its near-twins together, or its parent alone."""
+        return self.kin or self.parent
 
     @property
     def prompt(self) -> str:
@@ -62,7 +73,11 @@ class Item:
 
     def with_prompt(self, text: str, family: str) -> Item:
         """The same item with its last user turn in another form."""
-        return replace(self, turns=(*self.turns[:-1], Turn(self.turns[-1].role, text)), family=family)
+        return self.with_turns((*self.turns[:-1], Turn(self.turns[-1].role, text)), family)
+
+    def with_turns(self, turns: tuple[Turn, ...], family: str) -> Item:
+        """The same item with its conversation in another form."""
+        return replace(self, turns=turns, family=family)
 
     def rows(self, seed: int, split: Split, clause_hash: str) -> Iterator[Example]:
         """One row without a reply (the prompt view), and one for each reply."""
@@ -101,6 +116,11 @@ def from_pool(slice_name: str, turns: tuple[Turn, ...], answer: str | None, teac
 def home(item: Item) -> str:
     """Where an item is counted: its clause, or the slice of its pool."""
     return item.clause or item.slice
+
+
+def key(item: Item) -> Key:
+    """What opinions and decisions on an item are filed under."""
+    return item.parent, home(item)
 
 
 def digest(turns: tuple[Turn, ...]) -> str:

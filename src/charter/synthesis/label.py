@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from operator import methodcaller
 
-from charter.constitution import Constitution
-from charter.llm.pool import Progress, gather
+from charter.constitution import Clause, Constitution
+from charter.llm.pool import Progress
+from charter.synthesis.engine import Engine
 from charter.synthesis.items import Item, Outcome, Written, counterparts
-from charter.synthesis.teachers import Teacher
 
 _HELPING = "help|assist|provide|give|write|do|support|create|offer|share|explain|fulfil|comply|condone|answer|discuss|engage|generate|promote|encourage"
 _REFUSAL = re.compile(
@@ -30,18 +30,39 @@ def refuses(reply: str) -> bool:
     return bool(_REFUSAL.search(reply[:OPENING].replace("\u2019", "'")))
 
 
-async def label(items: Sequence[Item], constitution: Constitution, teacher: Teacher, limit: int, progress: Progress) -> Outcome:
-    """The items that the teacher finds nearer to their clause than to its counterpart; pool items have no clause and stay."""
+async def label(items: Sequence[Item], constitution: Constitution, engine: Engine, progress: Progress) -> Outcome:
+    """The items that the teacher finds nearer to their clause than to its counterpart; pool items have no clause and stay.
+
+    An item on which the teacher gives no usable opinion is dropped as well, and counted apart.
+    """
     clauses, opposite = {c.id: c for c in constitution.clauses}, counterparts(constitution)
     asked = [item for item in items if item.clause]
-    tasks = [partial(teacher.agrees, item, clauses[item.clause], opposite.get(item.clause)) for item in asked]
-    opinions = await gather(tasks, limit, progress, "label")
-    refused = {id(item) for item, agrees in zip(asked, opinions, strict=True) if not agrees}
-    outcome = Outcome([], Counter((item.clause, "nearer to the counterpart") for item in items if id(item) in refused))
+    leanings = await _leanings(asked, clauses, opposite, engine, progress)
+    tasks = [
+        methodcaller("agrees", item, clauses[item.clause], opposite.get(item.clause), leanings.get(item.clause, 0.0)) for item in asked
+    ]
+    opinions: list[bool | None] = await engine.run(tasks, progress, "label")
+    refused = {id(item): _WHY[agrees] for item, agrees in zip(asked, opinions, strict=True) if not agrees}
+    outcome = Outcome([], Counter((item.clause, refused[id(item)]) for item in items if id(item) in refused))
     for item in items:
         if id(item) not in refused:
             outcome.kept.append(_checked(item, outcome) if not item.teacher.startswith("recorded:") else item)
     return outcome
+
+
+async def _leanings(
+    items: Sequence[Item], clauses: Mapping[str, Clause], opposite: Mapping[str, Clause], engine: Engine, progress: Progress
+) -> dict[str, float]:
+    """For each clause with something to ask about, how the teacher leans between it and its counterpart.
+
+    Asked beforehand and once for either direction: workers that need the same answer at the same time would each pay for it.
+    """
+    open_ = {item.clause for item in items if item.clause in opposite and item.prompt not in clauses[item.clause].examples}
+    pairs = {frozenset((name, opposite[name].id)): (name, opposite[name].id) for name in clauses if name in open_}
+    tasks = [methodcaller("leaning", clauses[a], clauses[b]) for a, b in pairs.values()]
+    found: list[float] = await engine.run(tasks, progress, "label: examples") if tasks else []
+    leans = dict(zip(pairs.values(), found, strict=True))
+    return {name: leans[name, b] if (name, b) in leans else -leans[b, name] for name in open_ for b in (opposite[name].id,)}
 
 
 def _checked(item: Item, outcome: Outcome) -> Item:
@@ -56,4 +77,5 @@ def _checked(item: Item, outcome: Outcome) -> Item:
     return replace(item, replies=tuple(fitting))
 
 
+_WHY = {False: "nearer to the counterpart", None: "no usable opinion"}
 _ARTICLE = {"compliance": "a", "answer": "an"}

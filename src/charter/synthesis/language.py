@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from random import Random
 
 from charter.constitution import Clause, Constitution
+from charter.errors import UnusableAnswer
+from charter.llm.cache import Usage
 from charter.llm.chat import Chat, Reply, Request
+from charter.llm.embedded import MODEL
+from charter.llm.pool import gather
 from charter.records import Turn
-from charter.synthesis.items import Item, Written, counterparts, written_for
-from charter.synthesis.lists import begun, entries, pairs, request, shuffled, sound
+from charter.synthesis.families.translation import shots as rewritings
+from charter.synthesis.faults import prompt_fault
+from charter.synthesis.items import Item, Outcome, Written, counterparts, written_for
+from charter.synthesis.lists import begun, entries, pairs, request, rewritten, shuffled, sound
 from charter.synthesis.teachers import Expected
 
 PROMPTS, REPLIES, TOPICS = 24, 8, 12
@@ -24,7 +32,7 @@ SHOTS, FORM_SHOTS = 5, 2
 """Entries that a list begins with; neutral requests before a clause's own, which show how a request is made for a subject."""
 ROUNDS = 2
 """Prompts asked for, as a multiple of those wanted: some repeat others, some are no requests."""
-LIST_TOKENS, PROMPT_TOKENS, REPLY_TOKENS = 100, 60, 70
+LIST_TOKENS, PROMPT_TOKENS, REPLY_TOKENS, REWRITE_TOKENS = 100, 60, 70, 160
 LABEL_SHOTS = 3
 TOP = 10
 EXAMPLES_ONLY = frozenset({"child-safety"})
@@ -56,9 +64,16 @@ class LanguageTeacher:
 
     def __init__(self, chat: Chat, constitution: Constitution, seed: int = 0) -> None:
         self.name = f"model:{chat.model}"
+        # The embedded model's translations are in the language but mean nothing: it is only asked where they are named.
+        self.rewrites = chat.model != MODEL
         self._chat, self._seed = chat, seed
         self._opposite = counterparts(constitution)
-        self._zeros: dict[tuple[str, str], float] = {}
+
+    @property
+    def usage(self) -> Usage:
+        """The chat's own count; nothing where it keeps none."""
+        counted: Usage = getattr(self._chat, "usage", Usage())
+        return counted
 
     async def topics(self, clause: Clause) -> list[str]:
         """What the clause's own text lists, and what the model adds to it."""
@@ -68,30 +83,31 @@ class LanguageTeacher:
         ask = f"Write a list of different subjects that belong to: {clause.title}."
         reply = await self._list(ask, own[:SHOTS], f"topics:{clause.id}")
         out = own
-        for entry in entries(reply.text):
+        for entry in entries(reply.text) if reply else ():
             name = entry.split(":")[0].rstrip(".")
             if sound(name, out, 4, 60):
                 out.append(name)
         return out[: max(len(own), TOPICS)]
 
-    async def prompts(self, clause: Clause, topics: Sequence[str], n: int | None) -> list[Item]:
-        """Requests one by one, each on a topic and of a kind drawn for it, until there are n that differ from each other."""
-        wanted = PROMPTS if n is None else n
+    async def prompts(self, clause: Clause, topics: Sequence[str], n: int | None) -> Outcome:
+        """Requests, each on a topic and of a kind drawn for it, until there are n that differ from each other.
+
+        They are asked for in waves, each as wide as what is still missing: the same calls as one by one, but at once.
+        """
+        wanted = 0 if clause.id in EXAMPLES_ONLY else PROMPTS if n is None else n
         texts: list[str] = []
-        if clause.id in EXAMPLES_ONLY:
-            return []
-        for number in range(ROUNDS * wanted):
-            if len(texts) >= wanted:
-                break
-            place = f"prompts:{clause.id}:{number}"
-            rng = Random(f"{self._seed}:{place}")
-            shots = self._shots(clause, rng)
-            subject = f"{clause.title}: {rng.choice(list(topics))}" if topics else clause.title
-            ask = f"Write a request that somebody sends to an assistant, on the subject given. This time: {rng.choice(KINDS)}."
-            text = request((await self._ask(ask, pairs(shots, subject), PROMPT_TOKENS, 0.8, place, stop=("\n\n",))).text)
-            if sound(text, [*(shot for _, shot in shots), *texts], 12, 400):
-                texts.append(text)
-        return [written_for(clause, (Turn("user", text),), self.name) for text in texts]
+        dropped: Counter[tuple[str, str]] = Counter()
+        asked = 0
+        while (missing := min(wanted - len(texts), ROUNDS * wanted - asked)) > 0:
+            wave = [partial(self._prompt, clause, topics, number) for number in range(asked, asked + missing)]
+            for text, shown, ask in await gather(wave, missing):
+                fault = prompt_fault(text, shown, ask, texts, 12, 400)
+                if fault:
+                    dropped[clause.id, fault] += 1
+                else:
+                    texts.append(text)
+            asked += missing
+        return Outcome([written_for(clause, (Turn("user", text),), self.name) for text in texts], dropped)
 
     async def replies(self, item: Item) -> tuple[Written, ...]:
         """A compliance and a refusal, or an answer, each from a beginning that the model goes on with."""
@@ -100,12 +116,23 @@ class LanguageTeacher:
         rng = Random(f"{self._seed}:replies:{item.parent}")
         opening, refusal = rng.choice(OPENINGS), rng.choice(REFUSALS)
         if item.side == "permitted":
-            return _some(Written("answer", await self._reply(item, opening)))
-        compliance = Written("compliance", await self._reply(item, opening))
-        return _some(compliance, Written("refusal", await self._reply(item, refusal)))
+            return (Written("answer", await self._reply(item, opening)),)
+        compliance, refused = await gather([partial(self._reply, item, opening), partial(self._reply, item, refusal)], 2)
+        return Written("compliance", compliance), Written("refusal", refused)
 
-    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None) -> bool:
-        """Whether the model files the prompt under its clause rather than its counterpart.
+    async def leaning(self, clause: Clause, counterpart: Clause) -> float:
+        """Midway between the mean odds of either clause's examples, each judged without itself among the shots."""
+        means = []
+        for side in (clause, counterpart):
+            found = await gather(
+                [partial(self._odds, example, clause, counterpart) for example in side.examples[:LABEL_SHOTS]], LABEL_SHOTS
+            )
+            odds = [value for value in found if value is not None]
+            means.append(sum(odds) / len(odds) if odds else 0.0)
+        return sum(means) / 2
+
+    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None, leaning: float = 0.0) -> bool | None:
+        """Whether the model files the prompt under its clause rather than its counterpart; None where it gave no answer.
 
         The log-odds of two letters are averaged over both orders, which takes away a leaning to a letter, and compared with
         where the examples of both clauses lie, which takes away a leaning to a side. Without a counterpart there is nothing
@@ -113,8 +140,20 @@ class LanguageTeacher:
         """
         if counterpart is None or item.prompt in clause.examples:
             return True
-        zero = await self._zero(clause, counterpart)
-        return await self._odds(item.prompt, clause, counterpart) > zero
+        odds = await self._odds(item.prompt, clause, counterpart)
+        return None if odds is None else odds > leaning
+
+    async def rewrite(self, text: str, instruction: str) -> str | None:
+        """The text as the instruction says, on one line, after other texts that were rewritten so. The call is that text's and no other's."""
+        source = " ".join(text.split())
+        shown = "".join(f"Text: {asked}\nRewritten: {told}\n\n" for asked, told in rewritings(instruction))
+        prefill = f"{shown}Text: {source}\nRewritten:"
+        reply = await self._ask(instruction, prefill, REWRITE_TOKENS, 0.3, f"rewrite:{instruction}:{source}", stop=("\n\n",))
+        return rewritten(reply.text) or None if reply else None
+
+    def rewriting(self, texts: int) -> Expected:
+        """One call a text."""
+        return Expected(texts, 300 * texts, REWRITE_TOKENS * texts)
 
     def expected(self, clause: Clause, n: int | None, replies: int | None) -> Expected:
         """All rounds of prompts, two opinions on each and on the examples, two replies a restricted prompt."""
@@ -126,36 +165,41 @@ class LanguageTeacher:
         opinions = 2 * (prompts + min(len(clause.examples), LABEL_SHOTS) + min(len(other.examples), LABEL_SHOTS)) if other else 0
         asked = ROUNDS * prompts
         tokens_in = 100 + 250 * asked + 60 * texts + 300 * opinions
-        return Expected(1 + asked + texts + opinions, tokens_in, LIST_TOKENS + PROMPT_TOKENS * asked + REPLY_TOKENS * texts + opinions)
+        tokens_out = LIST_TOKENS + PROMPT_TOKENS * asked + REPLY_TOKENS * texts + opinions
+        return Expected(1 + asked + texts + opinions, tokens_in, tokens_out, prompts + len(clause.examples))
+
+    async def _prompt(self, clause: Clause, topics: Sequence[str], number: int) -> tuple[str, list[str], str]:
+        """One request, with the requests it was shown and what it was told; empty where no usable answer came."""
+        place = f"prompts:{clause.id}:{number}"
+        rng = Random(f"{self._seed}:{place}")
+        shots = self._shots(clause, rng)
+        subject = f"{clause.title}: {rng.choice(list(topics))}" if topics else clause.title
+        ask = f"Write a request that somebody sends to an assistant, on the subject given. This time: {rng.choice(KINDS)}."
+        reply = await self._ask(ask, pairs(shots, subject), PROMPT_TOKENS, 0.8, place, stop=("\n\n",))
+        return request(reply.text) if reply else "", [shot for _, shot in shots], ask
 
     def _shots(self, clause: Clause, rng: Random) -> list[tuple[str, str]]:
         """Some neutral pairs, then the clause's own examples under its title: what comes last weighs most."""
         own = [(clause.title, example) for example in clause.examples]
         return shuffled(FORMS, rng, FORM_SHOTS) + shuffled(own, rng, SHOTS)
 
-    async def _list(self, ask: str, shots: Sequence[str], place: str) -> Reply:
+    async def _list(self, ask: str, shots: Sequence[str], place: str) -> Reply | None:
         return await self._ask(ask, begun(shots), LIST_TOKENS, 0.9, place)
 
     async def _reply(self, item: Item, opening: str) -> str:
         asked = Request(item.turns, REPLY_TOKENS, 0.8, self._number(f"reply:{item.parent}:{opening}"), prefill=opening)
-        text = (await self._chat.complete(asked)).text
+        reply = await self._complete(asked)
+        if reply is None or not reply.text.strip():
+            return ""
+        text = reply.text
         return _whole(f"{opening}{text}" if text[:1].isspace() or text[:1] in ".,:;" else f"{opening} {text}".strip())
 
-    async def _zero(self, a: Clause, b: Clause) -> float:
-        """Midway between the mean odds of either clause's examples, each judged without itself among the shots."""
-        if (a.id, b.id) not in self._zeros:
-            means = []
-            for clause in (a, b):
-                odds = [await self._odds(example, a, b) for example in clause.examples[:LABEL_SHOTS]]
-                means.append(sum(odds) / len(odds) if odds else 0.0)
-            self._zeros[a.id, b.id] = sum(means) / 2
-        return self._zeros[a.id, b.id]
+    async def _odds(self, prompt: str, a: Clause, b: Clause) -> float | None:
+        """ln P(a) - ln P(b) that the prompt is filed under `a`, over both orders of the letters; None without an answer."""
+        one, other = await gather([partial(self._letters, prompt, a, b), partial(self._letters, prompt, b, a)], 2)
+        return None if one is None or other is None else (one - other) / 2
 
-    async def _odds(self, prompt: str, a: Clause, b: Clause) -> float:
-        """ln P(a) - ln P(b) that the prompt is filed under `a`, over both orders of the letters."""
-        return (await self._letters(prompt, a, b) - await self._letters(prompt, b, a)) / 2
-
-    async def _letters(self, prompt: str, a: Clause, b: Clause) -> float:
+    async def _letters(self, prompt: str, a: Clause, b: Clause) -> float | None:
         """ln P(A) - ln P(B) for the letter after examples of both clauses, the prompt itself not among them."""
         place = f"label:{a.id}:{b.id}"
         shots = [(e, letter) for c, letter in ((a, "A"), (b, "B")) for e in c.examples[:LABEL_SHOTS]]
@@ -164,13 +208,20 @@ class LanguageTeacher:
         filed = "".join(f"Request: {text}\nAnswer: {letter}\n\n" for text, letter in shots if text != prompt)
         prefill = f"{filed}Request: {' '.join(prompt.split())[:400]}\nAnswer:"
         reply = await self._ask(ask, prefill, 1, 0.0, place, TOP)
-        return _letter(reply, "A") - _letter(reply, "B")
+        return _letter(reply, "A") - _letter(reply, "B") if reply else None
 
     async def _ask(
         self, ask: str, prefill: str, max_tokens: int, temperature: float, place: str, top: int | None = None, stop: tuple[str, ...] = ()
-    ) -> Reply:
+    ) -> Reply | None:
         asked = Request((Turn("user", ask),), max_tokens, temperature, self._number(place), stop, top, prefill)
-        return await self._chat.complete(asked)
+        return await self._complete(asked)
+
+    async def _complete(self, asked: Request) -> Reply | None:
+        """The reply, or None where the call got nothing usable, which the chat counts."""
+        try:
+            return await self._chat.complete(asked)
+        except UnusableAnswer:
+            return None
 
     def _number(self, place: str) -> int:
         """A seed for one call: servers take 31 bits."""
@@ -188,10 +239,6 @@ def _letter(reply: Reply, letter: str) -> float:
     first: Mapping[str, float] = reply.top_logprobs[0] if reply.top_logprobs else {}
     found = [value for token, value in first.items() if token.strip() == letter]
     return max(found, default=-20.0)
-
-
-def _some(*replies: Written) -> tuple[Written, ...]:
-    return tuple(reply for reply in replies if len(reply.text) >= 20)
 
 
 def _whole(text: str) -> str:

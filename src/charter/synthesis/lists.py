@@ -45,6 +45,12 @@ def request(text: str) -> str:
     return _clean(first.strip().split("\n")[0].removeprefix("Request:"))
 
 
+def rewritten(text: str) -> str:
+    """The rewriting that the continuation begins with, on one line; also where the server begins the pair afresh."""
+    first = text.split("Rewritten:", 1)[1] if text.lstrip().startswith("Text:") and "Rewritten:" in text else text
+    return _clean(first.strip().split("\n")[0].removeprefix("Rewritten:"))
+
+
 def sound(entry: str, known: Iterable[str], shortest: int, longest: int) -> bool:
     """Whether an entry is new and of a fitting length, and not one of a row that all open alike."""
     if not shortest <= len(entry) <= longest or not any(c.isalpha() for c in entry):

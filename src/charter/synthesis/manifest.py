@@ -42,6 +42,16 @@ class Manifest:
     options: dict[str, Any]
     topics: dict[str, int] = field(default_factory=dict)
     """Subtopics by clause."""
+    excluded: int = 0
+    """Different texts that were refused, such as those of public benchmarks."""
+    agreement: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
+    """By clause, or slice of a pool: items, and the shares whose label the teacher and a scorer that never saw them agree with."""
+    kin: dict[str, int] = field(default_factory=dict)
+    """How many items have near-twins, with which they share a split."""
+    reviewed: dict[str, int] = field(default_factory=dict)
+    """A person's decisions that were applied, by kind."""
+    to_review: int = 0
+    """Items in review.jsonl."""
     stages: list[Stage] = field(default_factory=list)
     rows: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -86,6 +96,8 @@ class Manifest:
             lost = ", ".join(f"{n} replies: {why}" for why, n in stage.replies_dropped.items())
             notes = "; ".join(part for part in (reasons, lost) if part)
             out.append(f"{stage.name}: {stage.kept:,} of {stage.made:,} kept" + (f" ({notes})" if notes else ""))
+        if self.to_review:
+            out.append(f"review: the {self.to_review} least certain items are listed; go through them with `charter review`")
         return [*out, f"rows: {self.rows:,} (" + ", ".join(f"{k} {n:,}" for k, n in self.counts.get("split", {}).items()) + ")"]
 
 

@@ -23,8 +23,9 @@ PATIENCE_S = 600.0
 
 @asynccontextmanager
 async def open_teacher(
-    teacher: str, constitution: Constitution, budget: Budget, seed: int = 0, model: str | None = None, cache: Path | None = None
-) -> AsyncIterator[Teacher]:
+    teacher: str, constitution: Constitution, budget: Budget, seed: int = 0, model: str | None = None, cache: Path | None = None,
+    limit: int | None = None, api_key: str | None = None, check: bool = True,
+) -> AsyncIterator[Teacher]:  # fmt: skip
     """The teacher, ready and reachable, for as long as the context lasts.
 
     Args:
@@ -34,6 +35,9 @@ async def open_teacher(
         seed: drives its draws.
         model: name of the model behind a URL.
         cache: file for its replies; by default one in Charter's cache folder.
+        limit: calls in flight at once; None: as many as are asked for.
+        api_key: sent to the URL; CHARTER_TEACHER_KEY by default.
+        check: whether to ask once if the server is there, before any work.
 
     Raises:
         TeacherError: it can't be reached, or has nothing for this constitution.
@@ -50,8 +54,9 @@ async def open_teacher(
             url = teacher
         if model is None:
             raise TeacherError(f"name the model behind {teacher} with --teacher-model")
-        chat = OpenAIChat(url, model, timeout_s=PATIENCE_S)
+        chat = OpenAIChat(url, model, api_key, timeout_s=PATIENCE_S)
         stack.push_async_callback(chat.aclose)
-        await chat.check()
+        if check:
+            await chat.check()
         store = stack.enter_context(Cache(cache or cache_folder() / "teacher.sqlite"))
-        yield LanguageTeacher(CachedChat(chat, store, budget), constitution, seed)
+        yield LanguageTeacher(CachedChat(chat, store, budget, limit), constitution, seed)

@@ -12,7 +12,7 @@ from charter.errors import DataError
 from charter.synthesis.items import Item, from_pool
 from charter.synthesis.recorded import read_rows, replies_of, turns_of
 
-UNFIT = {"bank-assistant": ("business", "medicine-law")}
+UNFIT = {"bank-assistant": ("business", "law", "medicine-law")}
 """Pools that hold what a shipped constitution restricts: a bank's assistant may not answer its questions on law and savings."""
 
 

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
+from operator import methodcaller
 
 from charter.constitution import Clause, Constitution
-from charter.llm.pool import Progress, gather
+from charter.llm.pool import Progress
 from charter.records import Turn
+from charter.synthesis.engine import Engine
 from charter.synthesis.items import Item, Outcome, written_for
-from charter.synthesis.teachers import Teacher
 
 LONGEST = 4_000
 """Characters of a conversation above which it is dropped: it is no longer one prompt."""
 
 
 async def prompts(
-    constitution: Constitution, teacher: Teacher, topics: Mapping[str, Sequence[str]], n: int | None, limit: int, progress: Progress
+    constitution: Constitution, engine: Engine, topics: Mapping[str, Sequence[str]], n: int | None, progress: Progress
 ) -> Outcome:
-    """The items of all clauses, in order of the constitution, without empty, over-long and repeated ones."""
-    tasks = [partial(teacher.prompts, clause, topics[clause.id], n) for clause in constitution.clauses]
-    written = await gather(tasks, limit, progress, "prompts")
+    """The items of all clauses, in order of the constitution, without empty, over-long and repeated ones.
+
+    What the teacher gave that is no request (a refusal, an echo, nothing usable) is counted among the dropped.
+    """
+    tasks = [methodcaller("prompts", clause, topics[clause.id], n) for clause in constitution.clauses]
+    written: list[Outcome] = await engine.run(tasks, progress, "prompts")
     outcome = Outcome([])
-    for clause, items in zip(constitution.clauses, written, strict=True):
-        _sift([*_examples(clause), *items], outcome)
+    for clause, found in zip(constitution.clauses, written, strict=True):
+        outcome.dropped.update(found.dropped)
+        _sift([*_examples(clause), *found.kept], outcome)
     return outcome
 
 

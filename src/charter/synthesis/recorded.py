@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
 
 from charter.constitution import Clause, Constitution, load, shipped
 from charter.errors import DataError, TeacherError
+from charter.llm.cache import Usage
 from charter.records import Turn, parse_object
-from charter.synthesis.items import Item, Written, written_for
+from charter.synthesis.items import Item, Outcome, Written, written_for
 from charter.synthesis.teachers import Expected
 
 REPLY_KINDS: tuple[Any, ...] = ("refusal", "compliance", "answer")
@@ -21,6 +23,7 @@ class RecordedTeacher:
 
     name = "recorded"
     replies_per_clause: int | None = None
+    rewrites = False
 
     def __init__(self, constitution: Constitution, folder: Traversable | None = None) -> None:
         """`folder` holds one JSONL file a clause; by default the one that ships with the constitution.
@@ -29,35 +32,69 @@ class RecordedTeacher:
             TeacherError: the constitution, or one of its clauses, has no recorded generations.
         """
         self._folder = _shipped_folder(constitution) if folder is None else folder
-        self._replies: dict[tuple[str, tuple[Turn, ...]], tuple[Written, ...]] = {}
+        self.usage = Usage()
+        self._constitution = constitution
+        self._items: dict[str, dict[tuple[Turn, ...], Item]] = {}
+        self._topics = _topics(self._folder / "topics.json")
 
     async def topics(self, clause: Clause) -> list[str]:
-        """None: the recorded prompts were written for theirs."""
-        return []
+        """The subtopics that the recorded prompts of a clause were written over: `topics.json` beside them."""
+        return self._topics.get(clause.id, [])
 
-    async def prompts(self, clause: Clause, topics: Sequence[str], n: int | None) -> list[Item]:
+    async def prompts(self, clause: Clause, topics: Sequence[str], n: int | None) -> Outcome:
         """The first `n` recorded prompts of a clause; all of them where n is None. A clause without a file has none."""
-        file = self._folder / f"{clause.id}.jsonl"
-        if not file.is_file():
-            return []
-        items = []
-        for where, row in list(read_rows(file))[:n]:
-            item = written_for(clause, turns_of(row, where), f"recorded:{row.get('by', 'authored')}")
-            self._replies[clause.id, item.turns] = replies_of(row)
-            items.append(item)
-        return items
+        return Outcome([replace(item, replies=()) for item in list(self._recorded(clause).values())[:n]])
 
     async def replies(self, item: Item) -> tuple[Written, ...]:
         """The recorded replies of a recorded prompt."""
-        return self._replies.get((item.clause, item.turns), ())
+        if not item.teacher.startswith("recorded:"):
+            return ()
+        return self._recorded(self._constitution[item.clause]).get(item.turns, item).replies
 
-    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None) -> bool:
+    async def leaning(self, clause: Clause, counterpart: Clause) -> float:
+        """None."""
+        return 0.0
+
+    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None, leaning: float = 0.0) -> bool:
         """Always: a recorded item carries its author's label."""
         return True
+
+    async def rewrite(self, text: str, instruction: str) -> str | None:
+        """None: it only has what was recorded."""
+        return None
+
+    def rewriting(self, texts: int) -> Expected:
+        """No calls."""
+        return Expected()
 
     def expected(self, clause: Clause, n: int | None, replies: int | None) -> Expected:
         """No calls."""
         return Expected()
+
+    def _recorded(self, clause: Clause) -> dict[tuple[Turn, ...], Item]:
+        """The recorded items of a clause by their turns, read once: on a cluster another worker may have read its prompts."""
+        if clause.id not in self._items:
+            file = self._folder / f"{clause.id}.jsonl"
+            items = self._items[clause.id] = {}
+            for where, row in read_rows(file) if file.is_file() else ():
+                item = written_for(clause, turns_of(row, where), f"recorded:{row.get('by', 'authored')}")
+                items[item.turns] = replace(item, replies=replies_of(row))
+        return self._items[clause.id]
+
+
+def _topics(file: Traversable) -> dict[str, list[str]]:
+    """Subtopics by clause id; none without the file.
+
+    Raises:
+        DataError: it is no object of lists of texts.
+    """
+    if not file.is_file():
+        return {}
+    found = parse_object(file.read_text(encoding="utf-8"), file.name)
+    for clause, names in found.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{file.name}: {clause!r} must have a list of subtopics, each a text")
+    return found
 
 
 def read_rows(file: Traversable) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from operator import methodcaller
 
 from charter.constitution import Constitution
-from charter.llm.pool import Progress, gather
-from charter.synthesis.teachers import Teacher
+from charter.llm.pool import Progress
+from charter.synthesis.engine import Engine
 
 
-async def topics(constitution: Constitution, teacher: Teacher, limit: int, progress: Progress) -> dict[str, list[str]]:
+async def topics(constitution: Constitution, engine: Engine, progress: Progress) -> dict[str, list[str]]:
     """Subtopics by clause id."""
-    found = await gather([partial(teacher.topics, clause) for clause in constitution.clauses], limit, progress, "topics")
+    found: list[list[str]] = await engine.run([methodcaller("topics", clause) for clause in constitution.clauses], progress, "topics")
     return {clause.id: names for clause, names in zip(constitution.clauses, found, strict=True)}

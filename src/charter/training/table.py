@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charter.constitution import Constitution
 from charter.errors import DataError
-from charter.records import Example, Exchange, View
+from charter.records import Example, Exchange, View, read_examples
 
 LEAST_POSITIVES = 10
 """Training examples below which a clause gets no head of its own; the overall head still learns from them."""
 LEAST_A_SIDE = 50
+_ROUND = re.compile(r"redteam-([1-9][0-9]*)\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,38 @@ class Table:
     """Slices of permitted clauses that are nobody's counterpart: ordinary traffic, not near misses."""
 
 
+def training_rows(data: Path | Sequence[Path]) -> Iterator[Example]:
+    """The examples, and after them the rows that red-team rounds added to them.
+
+    Args:
+        data: the folder that holds examples.parquet and redteam-<round>.parquet; one file of examples; or several, examples first.
+
+    Raises:
+        DataError: a file can't be read, or a round's row was made from a prompt that the examples don't have in their train split.
+    """
+    first, *more = _files(data) if isinstance(data, Path) else data
+    known: set[str] = set()
+    for example in read_examples(first):
+        if example.split == "train":
+            known.add(example.parent)
+        yield example
+    for file in more:
+        for example in read_examples(file):
+            if example.split == "train" and example.parent not in known:
+                raise DataError(
+                    f"{file}: example {example.id} was made from a prompt that {first.name} no longer has in its train split; "
+                    "run `charter build` with --rounds again, or remove the file"
+                )
+            yield example
+
+
+def _files(data: Path) -> list[Path]:
+    if not data.is_dir():
+        return [data]
+    rounds = sorted((int(found[1]), file) for file in data.iterdir() if (found := _ROUND.fullmatch(file.name)))
+    return [data / "examples.parquet", *(file for _, file in rounds)]
+
+
 def tables(examples: Iterable[Example], constitution: Constitution) -> dict[tuple[View, str], Table]:
     """Tables for both views and the splits train and dev. Rows without a reply teach the prompt view, rows with one the exchange view.
 
@@ -43,9 +78,10 @@ def tables(examples: Iterable[Example], constitution: Constitution) -> dict[tupl
     rows: dict[tuple[View, str], list[Example]] = {(v, s): [] for v in ("prompt", "exchange") for s in ("train", "dev")}
     for example in examples:
         if example.clause and known.get(example.clause) != example.clause_hash:
+            again = "charter build` with --rounds" if example.teacher.startswith("redteam:") else "charter synthesize`"
             raise DataError(
                 f"example {example.id}: was made for another text of clause {example.clause!r} than {constitution.name} has now; "
-                "run `charter synthesize` again, only changed clauses are made anew"
+                f"run `{again} again, only what the change touches is made anew"
             )
         if example.split != "test":
             view: View = "prompt" if example.reply_restricted is None else "exchange"

@@ -5,7 +5,7 @@ Nothing here looks at the test split: the train split fits and chooses layers an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from charter.models.cascade import Cascade
 from charter.models.probe import Probe
 from charter.models.screen import Screen
 from charter.models.trained import Trained
-from charter.records import View, read_examples
+from charter.records import View
 from charter.training.activations import ActivationStore
 from charter.training.operating_point import operating_point
 from charter.training.probe import fit_probe
 from charter.training.screen import fit_screen
 from charter.training.search import choose
-from charter.training.table import Table, tables
+from charter.training.table import Table, tables, training_rows
 
 Heads = tuple[NDArray[np.float32], NDArray[np.float32]]
 VIEWS: tuple[View, ...] = ("prompt", "exchange")
@@ -53,17 +53,17 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much is done and how much there is (0: unknown)."""
 
 
-def train(data: Path, constitution: Constitution, options: Options, progress: Progress = lambda *_: None) -> Trained:
+def train(data: Path | Sequence[Path], constitution: Constitution, options: Options, progress: Progress = lambda *_: None) -> Trained:
     """Train the screen and the probe for both views and calibrate them to the budget.
 
     Args:
-        data: an examples.parquet, or the folder that holds it.
+        data: an examples.parquet, the folder that holds it (and the rows of red-team rounds), or such files, examples first.
 
     Raises:
         DataError: the examples can't be read, belong to another constitution, or are too few on one side.
         BackboneError: the backbone can't be loaded or read.
     """
-    data_tables = tables(read_examples(data), constitution)
+    data_tables = tables(training_rows(data), constitution)
     screens = {view: fit_screen(data_tables[view, "train"].exchanges, data_tables[view, "train"].labels, view) for view in VIEWS}
     backbone, probes = _probes(data_tables, options, progress)
     clauses = data_tables["prompt", "train"].clauses
