@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,9 @@ def test_init_never_writes_over_a_file(tmp_path: Path) -> None:
         (("synthesize", "own.yaml", "--out", "d"), "--teacher"),
         (("synthesize", "general", "--out", "d", "--exclude", "."), "no row in any *.jsonl"),
         (("synthesize", "general", "--out", "d", "--teacher", "http://127.0.0.1:9/v1"), "127.0.0.1:9"),
+        (("synthesize", "general", "--out", "d", "--max-cost", "1"), "--price"),
+        (("synthesize", "general", "--out", "d", "--seed", "-1"), "--seed"),
+        (("synthesize", "general", "--out", "own.yaml/d"), "can't be written"),
         (("build", "general", "--out", "g", "--budget", "2"), "--budget"),
     ],
 )
@@ -61,6 +67,23 @@ def test_a_mistake_gets_a_sentence_and_exit_code_2(arguments: tuple[str, ...], m
     assert mend in said.stderr
     assert "Traceback" not in said.stderr
     assert sorted(tmp_path.iterdir()) == before, "nothing is written on a mistake"
+
+
+def test_an_interrupted_run_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    charter("init", "own", cwd=tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        command = [CHARTER, "synthesize", "own.yaml", "--out", "d", "--teacher", url, "--teacher-model", "m"]
+        heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # shells start background jobs deaf to it
+        silent.settimeout(60)
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeding) as run:
+            silent.accept()
+            run.send_signal(signal.SIGINT)
+            said = run.communicate(timeout=30)[1]
+    assert run.returncode == 130
+    assert said.startswith("interrupted: ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "d").exists()
 
 
 def test_diff_names_what_changed_and_exits_with_1(tmp_path: Path) -> None:

@@ -141,6 +141,26 @@ def test_no_more_calls_than_the_limit_are_in_flight(limit: int, calls: int) -> N
     assert most == min(limit, calls)
 
 
+class SilentChat(CountingChat):
+    """Tells no usage."""
+
+    async def complete(self, request: Request) -> Reply:
+        return replace(await super().complete(request), prompt_tokens=0, completion_tokens=0)
+
+
+def test_the_cap_holds_where_the_server_tells_no_usage(cache: Cache) -> None:
+    chat = SilentChat()
+    cached = CachedChat(chat, cache, Budget(3.5 * ASK.max_tokens, price_out=1e6))
+
+    async def run() -> None:
+        for number in range(10):
+            await cached.complete(replace(ASK, seed=number))
+
+    with pytest.raises(BudgetExceeded):
+        anyio.run(run)
+    assert chat.calls == 3
+
+
 def test_a_spent_budget_still_gives_what_was_paid_for(cache: Cache) -> None:
     anyio.run(CachedChat(CountingChat(), cache).complete, ASK)
     poor = CachedChat(CountingChat(), cache, Budget(0.0, price_in=1.0, price_out=1.0))

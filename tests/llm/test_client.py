@@ -97,6 +97,37 @@ def test_retry_after_is_waited_for(stub: Any) -> None:
     assert time.monotonic() - start >= 0.4
 
 
+@pytest.mark.parametrize("header", ["Wed, 21 Oct 99999 07:28:00 GMT", "soon", "nan", "-5", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_retry_after_that_says_nothing_or_lies_in_the_past_delays_nobody(stub: Any, header: str) -> None:
+    stub.script = lambda body, n: refusal(429, "slow down", **{"retry-after": header}) if n == 0 else (200, {}, completion("fine"))
+    assert ask(stub.url).text == "fine"
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_calls_under_way_together_all_learn_that_a_field_is_refused(stub: Any, status: int) -> None:
+    def script(body: dict[str, Any], n: int) -> tuple[int, dict[str, str], Any]:
+        time.sleep(0.05)  # so that all were sent before the first answer came
+        refused = "continue_final_message" in body
+        return refusal(status, "continue_final_message: not permitted") if refused else (200, {}, completion("fine"))
+
+    stub.script = script
+    texts: list[str] = []
+
+    async def run() -> None:
+        chat = OpenAIChat(stub.url, "m")
+
+        async def one() -> None:
+            texts.append((await chat.complete(Request(ASK.messages, 5, 0.0, 0, prefill="x"))).text)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(6):
+                group.start_soon(one)
+        await chat.aclose()
+
+    anyio.run(run)
+    assert texts == ["fine"] * 6
+
+
 @pytest.mark.parametrize(
     ("status", "hint"), [(401, "CHARTER_TEACHER_KEY"), (404, "--teacher-model"), (400, "--teacher-model"), (429, "later"), (500, "later")]
 )
@@ -115,6 +146,7 @@ def test_a_lasting_fault_is_one_sentence_that_says_what_to_do(stub: Any, status:
         "<html>welcome</html>", "{}", "[]", '{"choices": []}', "", "null", '"text"', '{"choices": [{"message": {"content": [1]}}]}',
         '{"choices": [{"message": {"content": "cut', '{"choices": [{"message": null}]}', "[" * 100_000, '{"choices": {"0": 1}}',
         '{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"top_logprobs": [{"token": "a"}]}]}}]}',
+        '{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e999}}',
     ],
 )  # fmt: skip
 def test_an_answer_that_is_no_completion_is_a_teacher_error(stub: Any, answer: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -19,6 +20,7 @@ from kitchen import POOLS
 
 from charter.constitution import Constitution
 from charter.errors import BudgetExceeded, TeacherError
+from charter.llm.cache import Usage
 from charter.llm.pool import Budget
 from charter.records import read_examples
 from charter.scale.ray_engine import LOSSES, RayEngine, cut
@@ -84,6 +86,23 @@ def test_a_cluster_asks_the_same_calls_once_and_writes_the_same_bytes(
     assert engine.repeated == 0
     for name in FILES:
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+
+
+def test_no_more_calls_are_in_flight_than_allowed_though_there_are_more_workers(two_workers: None, tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def nobody(*, budget: Budget, limit: int) -> AsyncIterator[Any]:
+        yield SimpleNamespace(usage=Usage(), limit=limit)
+
+    async def calls_at_once(teacher: Any) -> int:
+        running = tmp_path / str(os.getpid())
+        running.touch()
+        await anyio.sleep(0.1)
+        others = sum(1 for _ in tmp_path.iterdir())
+        running.unlink()
+        return int(others * teacher.limit)
+
+    engine = RayEngine(nobody, Budget(), 1)
+    assert anyio.run(engine.run, [calls_at_once] * 4) == [1] * 4
 
 
 def noting(opening: Any, folder: str) -> Callable[..., Any]:

@@ -9,10 +9,10 @@ from typing import Any
 import anyio
 import pytest
 
-from charter.constitution import Constitution, load
+from charter.constitution import Clause, Constitution, load
 from charter.errors import DataError
 from charter.records import Example, read_examples
-from charter.synthesis.build import Options, plan, synthesize
+from charter.synthesis.build import MAX_SEED, Options, plan, synthesize
 from charter.synthesis.families import HELD_OUT, held
 from charter.synthesis.manifest import Manifest
 from charter.synthesis.recorded import RecordedTeacher
@@ -115,7 +115,7 @@ def test_options_shape_the_run(constitution: Constitution, recordings: Path, tmp
         ({"families": ("rot14",)}, "rot14"), ({"held_out_families": ("rot14",)}, "rot14"), ({"augment_rate": 100}, "augment_rate"),
         ({"augment_rate": float("nan")}, "augment_rate"), ({"stacks": 1.1}, "stacks"), ({"families": ("json+hex+url",)}, "has two"),
         ({"per_clause": 0}, "per_clause"), ({"limit": 0}, "limit"), ({"max_cost": -1.0}, "max_cost"), ({"price_in": float("nan")}, "price_in"),
-        ({"replies_per_clause": -1}, "replies_per_clause"),
+        ({"replies_per_clause": -1}, "replies_per_clause"), ({"max_cost": 1.0}, "--price"), ({"seed": -1}, "seed"), ({"seed": 2**32}, "seed"),
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], word: str) -> None:
@@ -125,8 +125,23 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], word: s
 
 def test_an_out_that_is_no_folder_is_one_sentence(constitution: Constitution, recordings: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(DataError, match="can't be written"):
+            build(constitution, recordings, out)
+
+
+def test_an_out_that_is_no_folder_is_told_before_the_teacher_is_asked(constitution: Constitution, recordings: Path, tmp_path: Path) -> None:
+    class Untouched(RecordedTeacher):
+        async def topics(self, clause: Clause) -> list[str]:
+            raise AssertionError("the teacher was asked")
+
+    (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't be written"):
-        build(constitution, recordings, tmp_path / "file")
+        anyio.run(synthesize, constitution, Untouched(constitution, recordings), Options(), tmp_path / "file")
+
+
+def test_the_highest_seed_works(constitution: Constitution, recordings: Path, tmp_path: Path) -> None:
+    assert build(constitution, recordings, tmp_path, seed=MAX_SEED, per_clause=5, without_pools=()).rows
 
 
 def test_a_recorded_run_costs_nothing(constitution: Constitution, recordings: Path) -> None:

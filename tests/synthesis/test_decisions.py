@@ -171,8 +171,9 @@ def test_without_decisions_there_is_no_such_stage(made: Path) -> None:
     assert written["reviewed"] == {}
 
 
-def test_a_damaged_manifest_is_one_sentence(made: Path, constitution: Constitution) -> None:
-    (made / "manifest.json").write_text("{")
+@pytest.mark.parametrize("damage", [b"{", b"[1]", b"\xff"])
+def test_a_damaged_manifest_is_one_sentence(made: Path, constitution: Constitution, damage: bytes) -> None:
+    (made / "manifest.json").write_bytes(damage)
     decide(made, Decision("a", "wine", "keep"))
     with pytest.raises(DataError, match="manifest"):
         apply(made, constitution)

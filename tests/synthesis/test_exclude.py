@@ -120,16 +120,29 @@ def test_what_is_excluded_never_reaches_the_rows_and_costs_no_opinion(constituti
 
     teacher = Asked()
     items = anyio.run(teacher.prompts, constitution["cellar"], [], None).kept
-    leaks = [items[7].prompt, items[10].turns[0].content]
+    leaks = [items[7].prompt, items[10].turns[0].content]  # the second opens twenty conversations: a greeting is nobody's
     excluded = Excluded(iter(leaks))
     manifest = anyio.run(lambda: synthesize(constitution, teacher, Options(), tmp_path, excluded=excluded))
     dropped = next(stage for stage in manifest.stages if stage.name == "exclude").dropped[REASON]
-    assert dropped >= 21  # the planted prompt, and every conversation that opens with that turn
+    assert dropped == 1
     assert manifest.excluded == 2
     assert items[7].prompt not in teacher.asked
     assert items[8].prompt in teacher.asked
+    assert items[10].prompt in teacher.asked
     for row in read_examples(tmp_path):
-        assert not any(excluded.holds(turn.content) for turn in row.turns if turn.role == "user")
+        last = [turn.content for turn in row.turns if turn.role == "user"][-1]
+        assert not excluded.holds(last)
+
+
+def test_an_earlier_turn_of_six_words_is_refused_and_a_greeting_is_not() -> None:
+    excluded = Excluded(iter(["Good evening.", "Where is the old key of the cellar?"]))
+
+    def talk(opening: str) -> Item:
+        turns = (Turn("user", opening), Turn("assistant", "Yes?"), Turn("user", "Tell me more about it."))
+        return from_pool("chat", turns, None, "me")
+
+    assert not excluded.refuses(talk("Good evening."))
+    assert excluded.refuses(talk("Where is the old key of the cellar?"))
 
 
 def test_no_recorded_prompt_is_a_benchmarks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from charter.constitution import Constitution, parse
 from charter.guard.folder import load
 from charter.guard.pack import pack
-from charter.records import Example, Exchange, Split, Turn, write_examples
+from charter.records import Example, Exchange, Split, Turn, read_examples, write_examples
 from charter.training.train import Options, train
 
 TEXT = """
@@ -117,3 +118,28 @@ def test_the_card_says_that_a_small_dev_split_certifies_nothing(guard_folder: Pa
     card = (guard_folder / "card.md").read_text()
     assert "can't be certified" in card
     assert "gardens" in card
+
+
+def test_what_a_round_leaves_alone_is_taken_from_the_guard_before_and_is_the_same(
+    data: Path, constitution: Constitution, tmp_path: Path
+) -> None:
+    """A round adds prompts: the exchange view stands, layers and all."""
+    base = list(read_examples(data))
+    plain = [e for e in base if e.reply_restricted is None and e.split == "train"][:6]
+    added = [
+        replace(e, id=f"r{n}", turns=(Turn("user", e.turns[0].content.upper()),), family="casing", teacher="redteam:1")
+        for n, e in enumerate(plain)
+    ]
+    files = [data / "examples.parquet", tmp_path / "redteam-1.parquet"]
+    write_examples(files[1], added)
+    options = Options(depth=0.1, cache=tmp_path / "cache")
+    first = train(files[:1], constitution, options)
+    said: list[str] = []
+    short = train(files, constitution, options, lambda name, *_: said.append(name), first)
+    assert not any("exchange" in name for name in said)
+    whole = train(files, constitution, options)
+    assert short.points == whole.points
+    assert short.points["prompt"] != first.points["prompt"]
+    for view in ("prompt", "exchange"):
+        assert (short.cascade.probe.weights[view] == whole.cascade.probe.weights[view]).all()
+        assert (short.cascade.screen.weights[view] == whole.cascade.screen.weights[view]).all()

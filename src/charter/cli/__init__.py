@@ -10,6 +10,7 @@ import typer
 from charter.cli import build, check, diff, evaluate, families, init, review, score, serve, synthesize, train
 from charter.errors import CharterError
 
+INTERRUPTED = 130
 app = typer.Typer(
     name="charter",
     help=(
@@ -32,8 +33,10 @@ def main() -> None:
         app()
     except CharterError as error:
         _stop(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        _stop("interrupted: nothing half-written is left; run the same command again to go on where it stopped", 130)
+    except (KeyboardInterrupt, SystemExit) as ended:  # typer makes the second of the first
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
+        _stop("interrupted: nothing half-written is left; run the same command again to go on where it stopped", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -29,7 +29,7 @@ def command(
     budget: train.Budget = 0.01,
     near_miss_budget: train.NearMissBudget = 0.1,
     backbone: train.BackboneName = "embedded",
-    seed: int = 0,
+    seed: train.Seed = 0,
     rounds: redteam.Rounds = 0,
 ) -> None:
     """Synthesize, train and calibrate in one: a constitution in, a guard out."""

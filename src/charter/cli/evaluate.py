@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from charter.cli.train import Seed
+
 
 def command(
     guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
@@ -17,7 +19,7 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and report.html; beside the guard if left out.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows of each set, drawn by the seed; all if left out.")] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json.")] = False,
 ) -> None:
     """Measure a guard on labelled data. A killed run goes on where it stopped."""

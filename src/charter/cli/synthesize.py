@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charter.cli import engine, families
+from charter.cli.train import Seed
 
 if TYPE_CHECKING:
     from charter.constitution import Constitution
@@ -49,7 +50,7 @@ def command(
     exclude: Exclude = None,
     concurrency: engine.Concurrency = engine.CONCURRENCY,
     engine_: engine.EngineName = engine.Place.local,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
     """Write labelled examples for every clause. Resumable: every answer of the teacher is cached."""
@@ -70,7 +71,6 @@ def run(
 
     from charter.cli.progress import stages
     from charter.constitution import load
-    from charter.records import write_text
     from charter.synthesis.build import Options, plan, synthesize
     from charter.synthesis.exclude import Excluded
     from charter.synthesis.opening import open_teacher
@@ -91,7 +91,6 @@ def run(
                 return manifest, (workers or writer).usage
 
         manifest, usage = anyio.run(work)
-    write_text(out / "constitution.yaml", constitution.source)
     typer.echo((out / "manifest.json").read_text() if as_json else "\n".join(manifest.lines()))
     if usage.made or usage.cached or usage.failed:
         typer.echo(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Budget = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused.")]
 NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same for near misses (the permitted clauses' own examples).")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Drives every draw: the same seed gives the same figures and files.")]
 BackboneName = Annotated[str, typer.Option(help="Model whose hidden states are read: embedded, a folder, or a hub id.")]
 
 
@@ -21,7 +22,7 @@ def command(
     budget: Budget = 0.01,
     near_miss_budget: NearMissBudget = 0.1,
     backbone: BackboneName = "embedded",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
     run(data, out, budget, near_miss_budget, backbone, seed)

@@ -173,7 +173,8 @@ class CachedChat:
         return self._room
 
     async def _pay(self, request: Request) -> Reply:
-        amount = self._budget.reserve(request.size // CHARACTERS_A_TOKEN, request.max_tokens)
+        worst = request.size // CHARACTERS_A_TOKEN, request.max_tokens
+        amount = self._budget.reserve(*worst)
         try:
             reply = await self._chat.complete(request)
         except BaseException as error:
@@ -181,7 +182,8 @@ class CachedChat:
             if isinstance(error, UnusableAnswer):
                 self._failed(error)
             raise
-        self._budget.settle(amount, reply.prompt_tokens, reply.completion_tokens)
+        told = reply.prompt_tokens, reply.completion_tokens
+        self._budget.settle(amount, *(told if any(told) else worst))  # servers that tell no usage must not get past the cap
         self._recent.append(False)
         self._usage.made += 1
         self._usage.tokens_in += reply.prompt_tokens

@@ -23,6 +23,8 @@ LONGEST_WAIT_S = 60.0
 """The most that a server's Retry-After is obeyed for."""
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM, SGLang and llama.cpp are told to go on from the last message. Servers that refuse the fields are asked without."""
+FIELD_REFUSED = frozenset({400, 422})
+"""Answers to a call with a field that the server doesn't know."""
 NOT_THIS_CALL_ALONE = frozenset({401, 403, 404, 407, 429})
 """Answers that every other call would get as well: the run stops. Other lasting faults may lie in one request."""
 logging.getLogger("stamina").addHandler(logging.NullHandler())  # else each retry prints a bare line on stderr
@@ -114,11 +116,13 @@ class OpenAIChat:
 
     async def _send(self, request: Request) -> Reply:
         """One HTTP call; where a server refuses a field by name, it is asked again without."""
+        known = frozenset(self._quirks)  # as sent: a call beside this one may learn of the same field while this one waits
         response = await self._client.post(self._url, content=json.dumps(self._body(request)).encode())
         if response.is_success:
             return _reply(response.content, request.prefill)
-        quirk = next((q for q in ("max_completion_tokens", *CONTINUE) if q in response.text), None) if response.status_code == 400 else None
-        if quirk is None or quirk in self._quirks:
+        named = response.text if response.status_code in FIELD_REFUSED else ""
+        quirk = next((q for q in ("max_completion_tokens", *CONTINUE) if q in named), None)
+        if quirk is None or quirk in known:
             raise _Refused(response)
         self._quirks.add(quirk)
         return await self._send(request)
@@ -165,7 +169,7 @@ def _reply(content: bytes, prefill: str) -> Reply:
         top = tuple({str(t["token"]): float(t["logprob"]) for t in token["top_logprobs"]} for token in tokens)
         text = text.encode("utf-8", "replace").decode().removeprefix(prefill)  # no lone surrogates; some servers repeat the prefill
         return Reply(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), top)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         _garbage(content)
 
 
@@ -195,7 +199,10 @@ def _retry_after(header: str | None) -> float | None:
         date = email.utils.parsedate_tz(header)
         if date is None:
             return None
-        wait = email.utils.mktime_tz(date) - time.time()
+        try:
+            wait = email.utils.mktime_tz(date) - time.time()
+        except (ValueError, OverflowError):  # a date that no calendar has
+            return None
     return min(max(wait, 0.0), LONGEST_WAIT_S) if wait == wait else None
 
 

@@ -31,3 +31,5 @@ class Trained:
     seed: int
     n_examples: dict[str, int]
     """View and split to the number of examples."""
+    rows: dict[View, str]
+    """What each view was trained and calibrated on, and the layers chosen on, as a digest."""

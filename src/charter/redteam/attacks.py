@@ -25,7 +25,7 @@ REDRAWS = 6
 class Effort:
     """How hard a round tries."""
 
-    parents: int = 600
+    parents: int = 400
     """Restricted prompts that are disguised."""
     tries: int = 6
     """Disguises of each, until one gets through."""

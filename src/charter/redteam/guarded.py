@@ -16,6 +16,7 @@ from charter.guard.folder import Guard, load, read_record
 from charter.guard.pack import pack
 from charter.models.calibrate import ViewPolicy
 from charter.models.cascade import Cascade
+from charter.models.trained import Trained
 from charter.records import Exchange
 from charter.training.train import Options, Progress, train
 
@@ -69,8 +70,11 @@ class CascadeGuard:
 def trainer(constitution: Constitution, options: Options, out: Path, progress: Progress = lambda *_: None) -> Trainer:
     """Trains and packs into the guard folder `out`, so that a run that is killed leaves the guard of its last whole round."""
 
+    before: Trained | None = None
+
     def trained(files: Sequence[Path]) -> Guarded:
-        result = train(files, constitution, options, progress)
+        nonlocal before
+        before = result = train(files, constitution, options, progress, before)
         pack(result, constitution, out)
         record, digest = read_record(out)
         view = record.views["prompt"]

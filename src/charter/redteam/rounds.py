@@ -42,7 +42,7 @@ class Options:
     seed: int = 0
     """Drives every draw."""
     effort: Effort = field(default_factory=Effort)
-    per_family: int = 150
+    per_family: int = 60
     """Held-out prompts of each label in each held-out family, at most."""
     trained_with: str = ""
     """Describes the trainer's options: other options, other guards."""

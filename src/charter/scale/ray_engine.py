@@ -7,6 +7,7 @@ run again; what it had asked on that node is in the cache there, so at most the 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -136,7 +137,10 @@ class RayEngine:
         return None if self._budget.max_cost is None else max(0.0, self._budget.max_cost - self._budget.spent) / n
 
     async def _round(self, parts: Mapping[int, Sequence[Task[T]]], share: float | None) -> AsyncGenerator[tuple[int, Part[T]]]:
-        """Run partitions, each once; yields number and part as they end."""
+        """Run partitions, each once; yields number and part as they end.
+
+        Each that runs has a call in flight, so no more are handed out at once than calls are allowed.
+        """
         import anyio
         import ray
 
@@ -144,9 +148,13 @@ class RayEngine:
         limit = max(1, self._limit // min(self._workers, len(parts)))
         prices = (share, self._budget.price_in, self._budget.price_out)
         opening = ray.put(self._opening)
-        pending = {work.remote(opening, list(part), prices, limit): number for number, part in parts.items()}
+        waiting = deque(parts.items())
+        pending: dict[Any, int] = {}
         try:
-            while pending:
+            while pending or waiting:
+                while waiting and len(pending) < self._limit:
+                    number, part = waiting.popleft()
+                    pending[work.remote(opening, list(part), prices, limit)] = number
                 ready, _ = await anyio.to_thread.run_sync(partial(ray.wait, list(pending), timeout=1.0))
                 for ref in ready:
                     yield pending.pop(ref), await anyio.to_thread.run_sync(_outcome, ref)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ from charter.synthesis.topics import topics
 
 PACE = frozenset({"limit", "max_cost", "price_in", "price_out"})
 """Options that change how fast and how far a run goes, but nothing in what it writes: they stay out of the manifest."""
+MAX_SEED = 2**32 - 2
+"""Numpy's generators take 32 bits, and one of them gets the seed plus one."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ class Options:
             value = getattr(self, field)
             if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise DataError(f"{field} is {value}; it must be a number that is not negative")
+        if self.max_cost is not None and not (self.price_in or self.price_out):
+            raise DataError(
+                f"max_cost is {self.max_cost}, but without a price nothing costs anything; give the teacher's with --price IN OUT"
+            )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise DataError(f"seed is {self.seed}; it is a whole number from 0 to {MAX_SEED}")
 
     def disguises(self, teacher: Teacher) -> Disguises:
         """What the augment stage draws from, with this teacher."""
@@ -132,6 +141,7 @@ async def synthesize(
         BudgetExceeded: the next call might pass the cost cap; what was paid for is cached.
         DataError: the files can't be written, or a decision in `out`/reviewed.jsonl is malformed.
     """
+    _check_place(out)
     decisions = read_decisions(out)
     about = {"name": constitution.name, "version": constitution.version, "hash": constitution.hash}
     manifest = Manifest(about, teacher.name, options.seed, {k: v for k, v in asdict(options).items() if k not in PACE})
@@ -163,6 +173,21 @@ async def synthesize(
     manifest.to_review = len(listed)
     _write(out, constitution, manifest, rows, listed, engine.usage)
     return manifest
+
+
+def _check_place(out: Path) -> None:
+    """What is plainly no place for a folder is told before the teacher is asked, not after.
+
+    Raises:
+        DataError: a file is in the way, or the rights to write are missing.
+    """
+    try:
+        nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
+        fits = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    except OSError:
+        fits = False
+    if not fits:
+        raise DataError(f"{out}: the examples can't be written there; choose another folder, or mend its rights")
 
 
 def _write(

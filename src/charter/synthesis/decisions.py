@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from charter.constitution import Clause, Constitution
 from charter.errors import DataError
-from charter.records import Example, read_examples, read_jsonl, write_examples, write_text
+from charter.records import Example, parse_object, read_examples, read_jsonl, write_examples, write_text
 from charter.synthesis.items import TURNING, Item, Key, Outcome, Written, counterparts, home, key
 from charter.synthesis.manifest import Manifest
 
@@ -160,9 +160,9 @@ def _recount(path: Path, tally: Manifest, decisions: Mapping[Key, Decision]) -> 
     if not path.is_file():
         return
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); run `charter synthesize` again") from error
+        manifest = parse_object(path.read_text(encoding="utf-8"), str(path))
+    except (DataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no manifest ({error}); run `charter synthesize` again") from error
     choices = Counter(decision.choice for decision in decisions.values())
     met = {"keep": choices["keep"], "flip": choices["flip"], "drop": choices["drop"], "gone": 0}
     manifest |= {"rows": tally.rows, "counts": tally.counts, "reviewed": met}

@@ -22,8 +22,8 @@ from charter.synthesis.twins import Shingles, Twins, numbered
 THRESHOLD = 0.8
 """Jaccard similarity of word 3-shingles from which a text counts as an excluded one."""
 SHORTEST = 4
-"""Shingles of a text of six words. Shorter prompts are refused only where they are the same, shorter replies never: "Yes." is
-nobody's."""
+"""Shingles of a text of six words. Shorter prompts are refused only where they are the same, shorter replies and earlier turns
+never: "Yes." and "hello" are nobody's."""
 LONGEST = 4_000
 """Shingles of a text above which only its hash counts: no item is that long."""
 REASON = "in an excluded set"
@@ -70,8 +70,9 @@ class Excluded:
 
     def refuses(self, item: Item) -> bool:
         """Whether the item's prompt, an earlier turn of the user, or a reply is one of them."""
-        replies = (reply.text for reply in item.replies if _long(reply.text))
-        return any(self.holds(text) for text in (*(t.content for t in item.turns if t.role == "user"), *replies))
+        earlier = (turn.content for turn in item.turns[:-1] if turn.role == "user")
+        passing = (text for text in (*earlier, *(reply.text for reply in item.replies)) if _long(text))
+        return any(self.holds(text) for text in (item.prompt, *passing))
 
 
 def exclude(items: Sequence[Item], excluded: Excluded) -> Outcome:

@@ -41,11 +41,15 @@ def candidates(layers: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 
 def choose(windows: Windows, table: Table, layers: Sequence[int], progress: Callable[[str, int, int], None]) -> Choice:
-    """The candidate with the highest AUROC on held-back parents; of equals the first."""
+    """The candidate with the highest AUROC on held-back parents; of equals the first.
+
+    Only what synthesis wrote is looked at, so that every red-team round reads the same layers.
+    """
     width = windows.store.shape[1] // len(layers)
     back = np.array([split_place(f"search:{parent}") < HELD_BACK for parent in table.parents])
-    train, labels = _part(windows, ~back), table.labels[~back, :1]
-    check, truth = _part(windows, back), table.labels[back, 0] > 0.5
+    base = np.arange(len(back)) < table.base
+    train, labels = _part(windows, base & ~back), table.labels[base & ~back, :1]
+    check, truth = _part(windows, base & back), table.labels[base & back, 0] > 0.5
     tries = [(subset, strength) for subset in candidates(layers) for strength in STRENGTHS]
     found = []
     for number, (subset, strength) in enumerate(tries):

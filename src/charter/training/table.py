@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from charter.records import Example, Exchange, View, read_examples
 LEAST_POSITIVES = 10
 """Training examples below which a clause gets no head of its own; the overall head still learns from them."""
 LEAST_A_SIDE = 50
+ROUND_TEACHER = "redteam:"
+"""Begins the `teacher` of rows that red-team rounds wrote."""
 _ROUND = re.compile(r"redteam-([1-9][0-9]*)\.parquet")
 
 
@@ -34,6 +37,14 @@ class Table:
     parents: list[str]
     ordinary: frozenset[str]
     """Slices of permitted clauses that are nobody's counterpart: ordinary traffic, not near misses."""
+    base: int
+    """Rows that synthesis wrote: the first ones. Those after them come from red-team rounds."""
+
+    def digest(self, rows: int | None = None) -> str:
+        """Tells whether two tables hold the same rows with the same labels; of the first `rows`, where a number is given."""
+        told = hashlib.sha256(repr((self.view, self.clauses, [e.id for e in self.exchanges[:rows]], self.slices[:rows])).encode())
+        told.update(self.labels[:rows].tobytes())
+        return told.hexdigest()
 
 
 def training_rows(data: Path | Sequence[Path]) -> Iterator[Example]:
@@ -78,7 +89,7 @@ def tables(examples: Iterable[Example], constitution: Constitution) -> dict[tupl
     rows: dict[tuple[View, str], list[Example]] = {(v, s): [] for v in ("prompt", "exchange") for s in ("train", "dev")}
     for example in examples:
         if example.clause and known.get(example.clause) != example.clause_hash:
-            again = "charter build` with --rounds" if example.teacher.startswith("redteam:") else "charter synthesize`"
+            again = "charter build` with --rounds" if example.teacher.startswith(ROUND_TEACHER) else "charter synthesize`"
             raise DataError(
                 f"example {example.id}: was made for another text of clause {example.clause!r} than {constitution.name} has now; "
                 f"run `{again} again, only what the change touches is made anew"
@@ -104,7 +115,8 @@ def _table(view: View, clauses: tuple[str, ...], examples: list[Example], ordina
             if example.clause in clauses:
                 labels[row, 1 + clauses.index(example.clause)] = 1
     exchanges, slices, parents = [e.exchange for e in examples], [e.slice for e in examples], [e.parent for e in examples]
-    return Table(view, clauses, exchanges, labels, slices, parents, ordinary)
+    base = sum(not e.teacher.startswith(ROUND_TEACHER) for e in examples)
+    return Table(view, clauses, exchanges, labels, slices, parents, ordinary, base)
 
 
 def _restricted(example: Example) -> bool:

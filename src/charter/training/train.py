@@ -53,35 +53,61 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much is done and how much there is (0: unknown)."""
 
 
-def train(data: Path | Sequence[Path], constitution: Constitution, options: Options, progress: Progress = lambda *_: None) -> Trained:
+def train(
+    data: Path | Sequence[Path],
+    constitution: Constitution,
+    options: Options,
+    progress: Progress = lambda *_: None,
+    before: Trained | None = None,
+) -> Trained:
     """Train the screen and the probe for both views and calibrate them to the budget.
 
     Args:
         data: an examples.parquet, the folder that holds it (and the rows of red-team rounds), or such files, examples first.
+        before: an earlier result with the same options. A view whose rows have not changed since is taken from it, which gives
+            the same result sooner: red-team rounds add prompts only.
 
     Raises:
         DataError: the examples can't be read, belong to another constitution, or are too few on one side.
         BackboneError: the backbone can't be loaded or read.
     """
     data_tables = tables(training_rows(data), constitution)
-    screens = {view: fit_screen(data_tables[view, "train"].exchanges, data_tables[view, "train"].labels, view) for view in VIEWS}
-    backbone, probes = _probes(data_tables, options, progress)
+    chosen_on = data_tables["prompt", "train"]
+    layers = chosen_on.digest(chosen_on.base)
+    rows = {view: layers + data_tables[view, "train"].digest() + data_tables[view, "dev"].digest() for view in VIEWS}
+    kept = frozenset(view for view in VIEWS if before and before.rows[view] == rows[view])
+    screens = {
+        view: fit_screen(data_tables[view, "train"].exchanges, data_tables[view, "train"].labels, view)
+        for view in VIEWS
+        if view not in kept
+    }
+    backbone, probes = _probes(data_tables, options, progress, kept)
+    if before:
+        screens |= {view: (before.cascade.screen.weights[view], before.cascade.screen.biases[view]) for view in kept}
+        probes |= {view: (before.cascade.probe.weights[view], before.cascade.probe.biases[view]) for view in kept}
     clauses = data_tables["prompt", "train"].clauses
     unmixed = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), dict.fromkeys(VIEWS, 0.5))
     budgets = options.budget, options.near_miss_budget
     backbone.hurry()
-    points = {view: operating_point(unmixed, data_tables[view, "dev"], view, *budgets, progress) for view in VIEWS}
+    points = {
+        view: before.points[view]
+        if before and view in kept
+        else operating_point(unmixed, data_tables[view, "dev"], view, *budgets, progress)
+        for view in VIEWS
+    }
     cascade = replace(unmixed, mix={view: point.mix for view, point in points.items()})
     counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()}
-    return Trained(cascade, points, *budgets, options.seed, counts)
+    return Trained(cascade, points, *budgets, options.seed, counts, rows)
 
 
-def _probes(data: dict[tuple[View, str], Table], options: Options, progress: Progress) -> tuple[Backbone, dict[View, Heads]]:
-    """Choose layers and penalty by the prompt view's overall head, then fit all heads of both views."""
+def _probes(
+    data: dict[tuple[View, str], Table], options: Options, progress: Progress, kept: frozenset[View]
+) -> tuple[Backbone, dict[View, Heads]]:
+    """Choose layers and penalty by the prompt view's overall head, then fit all heads of the views that are not kept."""
     blocks = Backbone(options.backbone).layers
     wide = Backbone(options.backbone, blocks[: max(1, round(len(blocks) * options.depth))])
     store = ActivationStore(options.cache or cache_folder() / "activations", wide)
-    training = {view: data[view, "train"] for view in VIEWS}
+    training = {view: data[view, "train"] for view in VIEWS if view == "prompt" or view not in kept}
     wide.hurry()
     total = sum(len(table.exchanges) for table in training.values())
     done = 0
@@ -94,8 +120,10 @@ def _probes(data: dict[tuple[View, str], Table], options: Options, progress: Pro
     windows = {view: store.windows(table.exchanges, view, step) for view, table in training.items()}
     picked = choose(windows["prompt"], training["prompt"], wide.layers, progress)
     columns = np.concatenate([np.arange(wide.width) + wide.layers.index(layer) * wide.width for layer in picked.layers])
-    fitted = {}
-    for view in VIEWS:
+    fitted: dict[View, Heads] = {}
+    for view in training:
+        if view in kept:
+            continue
         steps = iter(range(1, 1_000))
         fitted[view] = fit_probe(
             windows[view],
