@@ -101,11 +101,12 @@ def test_the_manifest_adds_up(made: tuple[list[Example], Manifest, Path]) -> Non
 
 
 def test_options_shape_the_run(constitution: Constitution, recordings: Path, tmp_path: Path) -> None:
-    build(constitution, recordings, tmp_path, per_clause=7, replies_per_clause=0, augment_rate=0.0, without_pools=("chat",))
+    build(constitution, recordings, tmp_path, per_clause=7, per_pool=3, replies_per_clause=0, augment_rate=0.0, without_pools=("chat",))
     rows = list(read_examples(tmp_path))
     assert {row.family for row in rows} == {"plain"}
     assert sum(row.clause == "cellar" for row in rows) == 7 + 2
     assert "chat" not in {row.slice for row in rows}
+    assert sum(row.slice == "code" and row.reply_restricted is None for row in rows) == 3
     assert all(row.reply_restricted is None for row in rows if row.clause)
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from charter.constitution import Constitution, load, parse
 from charter.errors import DataError, TeacherError
 from charter.records import Turn
 from charter.synthesis.items import Written
 from charter.synthesis.pools import UNFIT, pools
-from charter.synthesis.recorded import RecordedTeacher
+from charter.synthesis.recorded import RecordedTeacher, spread
 
 
 def test_prompts_and_replies_are_replayed_in_order(constitution: Constitution, recordings: Path) -> None:
@@ -22,8 +24,18 @@ def test_prompts_and_replies_are_replayed_in_order(constitution: Constitution, r
     assert [r.kind for r in anyio.run(teacher.replies, items[2])] == ["refusal", "compliance"]
     assert anyio.run(teacher.replies, items[1]) == ()
     assert (items[1].teacher, items[3].teacher) == ("recorded:authored", "recorded:embedded")
-    assert anyio.run(teacher.prompts, constitution["cellar"], [], 5).kept == items[:5]
+    assert anyio.run(teacher.prompts, constitution["cellar"], [], 5).kept == items[::40]  # spread over the file
     assert anyio.run(teacher.prompts, constitution["cooking"], [], None).kept == []
+
+
+@given(st.lists(st.integers(), max_size=50, unique=True), st.integers(1, 60))
+def test_spread_rows_are_as_many_as_asked_in_their_order_and_at_even_distances(rows: list[int], n: int) -> None:
+    found = spread(rows, n)
+    assert len(found) == min(n, len(rows))
+    places = [rows.index(row) for row in found]
+    steps = [b - a for a, b in zip(places, places[1:], strict=False)]
+    assert not steps or (min(steps) >= 1 and max(steps) - min(steps) <= 1)
+    assert spread(rows, None) == rows
 
 
 @pytest.mark.parametrize("prompt", ["", " ", [], ["a", "b"], ["a", 1, "b"], 3, None])

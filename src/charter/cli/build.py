@@ -18,6 +18,7 @@ def command(
     teacher: synthesize.TeacherName = None,
     teacher_model: synthesize.TeacherModel = None,
     per_clause: synthesize.PerClause = None,
+    per_pool: synthesize.PerPool = None,
     max_cost: synthesize.MaxCost = None,
     price: synthesize.Price = (0.0, 0.0),
     family: families.FamilyNames = None,
@@ -34,7 +35,7 @@ def command(
 ) -> None:
     """Synthesize, train and calibrate in one: a constitution in, a guard out."""
     folder = data or out.parent / f"{out.name}-data"
-    more = {**families.chosen(family, held_out, augment), "limit": concurrency}
+    more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool}
     synthesize.run(file, folder, teacher, teacher_model, per_clause, max_cost, price, seed, False, more, exclude or (), engine_)
     if rounds:
         redteam.run(folder, out, rounds, budget, near_miss_budget, backbone, seed)

@@ -26,8 +26,10 @@ TeacherName = Annotated[
 ]
 TeacherModel = Annotated[str | None, typer.Option(help="Model name at that endpoint. Its key is read from CHARTER_TEACHER_KEY.")]
 PerClause = Annotated[
-    int | None, typer.Option(min=1, help="Prompts for each clause; all recorded ones, or the teacher's own number, if left out.")
+    int | None,
+    typer.Option(min=1, help="Prompts for each clause; all recorded ones, or the teacher's own number, if left out."),
 ]
+PerPool = Annotated[int | None, typer.Option(min=1, help="Rows of each pool of ordinary traffic, spread over it; all of them if left out.")]
 MaxCost = Annotated[float | None, typer.Option(min=0, help="Stop cleanly before this cost; what was paid for stays cached.")]
 Exclude = Annotated[
     list[Path] | None,
@@ -42,6 +44,7 @@ def command(
     teacher: TeacherName = None,
     teacher_model: TeacherModel = None,
     per_clause: PerClause = None,
+    per_pool: PerPool = None,
     max_cost: MaxCost = None,
     price: Price = (0.0, 0.0),
     family: families.FamilyNames = None,
@@ -54,7 +57,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
     """Write labelled examples for every clause. Resumable: every answer of the teacher is cached."""
-    more = {**families.chosen(family, held_out, augment), "limit": concurrency}
+    more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool}
     run(file, out, teacher, teacher_model, per_clause, max_cost, price, seed, as_json, more, exclude or (), engine_)
 
 

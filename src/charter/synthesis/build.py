@@ -51,6 +51,8 @@ class Options:
     """Drives every draw: topics, disguises, the order of few-shot lists."""
     per_clause: int | None = None
     """Prompts to write for each clause; None: all recorded ones, or the language teacher's own number."""
+    per_pool: int | None = None
+    """Rows of each benign pool; None: all."""
     replies_per_clause: int | None = None
     """Prompts of each clause that also get replies; None: all recorded ones, or the language teacher's own number."""
     families: tuple[str, ...] = DRAWN
@@ -79,7 +81,7 @@ class Options:
             raise DataError(f"augment_rate is {self.augment_rate}; it is a number of copies, from 0 to that of the families drawn from")
         if not 0 <= self.stacks <= 1:
             raise DataError(f"stacks is {self.stacks}; it is a probability, from 0 to 1")
-        for field in ("per_clause", "replies_per_clause", "limit"):
+        for field in ("per_clause", "per_pool", "replies_per_clause", "limit"):
             value = getattr(self, field)
             if value is not None and value < (0 if field == "replies_per_clause" else 1):
                 raise DataError(f"{field} is {value}; it must be positive")
@@ -119,7 +121,7 @@ def plan(constitution: Constitution, teacher: Teacher, options: Options) -> Plan
     total = Expected()
     for clause in constitution.clauses:
         total += teacher.expected(clause, options.per_clause, options.replies_per_clause)
-    calls = translations(total.prompts + len(pools(constitution, options.without_pools)), options.disguises(teacher))
+    calls = translations(total.prompts + len(pools(constitution, options.without_pools, n=options.per_pool)), options.disguises(teacher))
     total += teacher.rewriting(calls)
     return Plan(total.calls, total.tokens_in, total.tokens_out, options.budget().cost(total.tokens_in, total.tokens_out))
 
@@ -152,7 +154,7 @@ async def synthesize(
     manifest.topics = {clause: len(names) for clause, names in subtopics.items()}
     items = manifest.note("prompts", await prompts(constitution, engine, subtopics, options.per_clause, progress))
     items = manifest.note("replies", await replies(items, engine, answered, progress))
-    items = manifest.note("pools", Outcome([*items, *pools(constitution, options.without_pools)]))
+    items = manifest.note("pools", Outcome([*items, *pools(constitution, options.without_pools, n=options.per_pool)]))
     if excluded is not None:
         items, manifest.excluded = manifest.note("exclude", exclude(items, excluded)), len(excluded)
     asked, items = items, manifest.note("label", await label(items, constitution, engine, progress))

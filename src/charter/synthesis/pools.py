@@ -10,14 +10,20 @@ from importlib.resources.abc import Traversable
 from charter.constitution import Constitution
 from charter.errors import DataError
 from charter.synthesis.items import Item, from_pool
-from charter.synthesis.recorded import read_rows, replies_of, turns_of
+from charter.synthesis.recorded import read_rows, replies_of, spread, turns_of
 
 UNFIT = {"bank-assistant": ("business", "law", "medicine-law")}
 """Pools that hold what a shipped constitution restricts: a bank's assistant may not answer its questions on law and savings."""
 
 
-def pools(constitution: Constitution, leave_out: Collection[str] | None = None, folder: Traversable | None = None) -> list[Item]:
-    """All items of the pools, file by file; a file's name is its slice. `leave_out` defaults to what is UNFIT.
+def pools(
+    constitution: Constitution, leave_out: Collection[str] | None = None, folder: Traversable | None = None, n: int | None = None
+) -> list[Item]:
+    """The items of the pools, file by file; a file's name is its slice.
+
+    Args:
+        leave_out: defaults to what is UNFIT.
+        n: rows of each pool, spread over its file; all of them where None.
 
     Raises:
         DataError: a pool to leave out isn't there, or a row is malformed.
@@ -32,7 +38,7 @@ def pools(constitution: Constitution, leave_out: Collection[str] | None = None, 
     items = []
     for name, file in zip(slices, files, strict=True):
         if name not in leave_out:
-            for where, row in read_rows(file):
+            for where, row in spread(list(read_rows(file)), n):
                 item = from_pool(name, turns_of(row, where), None, f"recorded:{row.get('by', 'authored')}")
                 items.append(replace(item, replies=replies_of(row)))
     return items

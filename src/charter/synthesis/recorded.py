@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, TypeVar
 
 from charter.constitution import Clause, Constitution, load, shipped
 from charter.errors import DataError, TeacherError
@@ -15,6 +15,7 @@ from charter.records import Turn, parse_object
 from charter.synthesis.items import Item, Outcome, Written, written_for
 from charter.synthesis.teachers import Expected
 
+T = TypeVar("T")
 REPLY_KINDS: tuple[Any, ...] = ("refusal", "compliance", "answer")
 
 
@@ -42,8 +43,8 @@ class RecordedTeacher:
         return self._topics.get(clause.id, [])
 
     async def prompts(self, clause: Clause, topics: Sequence[str], n: int | None) -> Outcome:
-        """The first `n` recorded prompts of a clause; all of them where n is None. A clause without a file has none."""
-        return Outcome([replace(item, replies=()) for item in list(self._recorded(clause).values())[:n]])
+        """`n` of the recorded prompts of a clause, spread over its file; all of them where n is None. A clause without a file has none."""
+        return Outcome([replace(item, replies=()) for item in spread(list(self._recorded(clause).values()), n)])
 
     async def replies(self, item: Item) -> tuple[Written, ...]:
         """The recorded replies of a recorded prompt."""
@@ -95,6 +96,13 @@ def _topics(file: Traversable) -> dict[str, list[str]]:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{file.name}: {clause!r} must have a list of subtopics, each a text")
     return found
+
+
+def spread(rows: Sequence[T], n: int | None) -> list[T]:
+    """At most `n` rows at even distances, in their order: files grew over time, and their beginnings are of one kind."""
+    if n is None or n >= len(rows):
+        return list(rows)
+    return [rows[place * len(rows) // n] for place in range(n)]
 
 
 def read_rows(file: Traversable) -> Iterator[tuple[str, dict[str, Any]]]:
