@@ -88,6 +88,14 @@ def test_a_cluster_asks_the_same_calls_once_and_writes_the_same_bytes(
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
+def test_a_cluster_that_does_not_start_is_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "file").write_text("")
+    code = f"from charter.scale.ray_engine import cluster\nwith cluster(address='local', _temp_dir={str(tmp_path / 'file' / 'x')!r}): pass"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.stderr.splitlines()[-1].startswith("charter.errors.TeacherError: the Ray cluster can't be reached (")
+
+
 def test_no_more_calls_are_in_flight_than_allowed_though_there_are_more_workers(two_workers: None, tmp_path: Path) -> None:
     @asynccontextmanager
     async def nobody(*, budget: Budget, limit: int) -> AsyncIterator[Any]:

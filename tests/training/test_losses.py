@@ -3,8 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from charter.training.losses import softmax_weighted
+from charter.training.losses import annealed_cummax, softmax_weighted
 
 
 def by_hand(z: list[list[float]], y: list[float]) -> float:
@@ -40,3 +42,77 @@ def test_huge_logits_stay_finite() -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
+
+
+def annealed_by_hand(z: list[float], y: float, omega: float) -> float:
+    """The paper's formula for one exchange and head, on probabilities: (1/T) sum_t BCE(y, (1 - omega) p_t + omega max_{s<=t} p_s)."""
+    p = [1 / (1 + math.exp(-v)) for v in z]
+    mixed = [(1 - omega) * p[t] + omega * max(p[: t + 1]) for t in range(len(p))]
+    return -sum(y * math.log(m) + (1 - y) * math.log(1 - m) for m in mixed) / len(p)
+
+
+logit = st.floats(-15, 15)
+
+
+@given(
+    rows=st.lists(st.lists(st.tuples(logit, logit, st.booleans()), min_size=1, max_size=8), min_size=1, max_size=4),
+    labels=st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=4, max_size=4),
+    omega=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)),
+)
+def test_the_annealed_loss_is_the_papers_formula_wherever_the_padding_lies(
+    rows: list[list[tuple[float, float, bool]]], labels: list[tuple[float, float]], omega: float
+) -> None:
+    rows = [[*row, (0.5, -0.5, True)] for row in rows]  # the mask of each row has a token
+    longest = max(map(len, rows))
+    logits = torch.full((len(rows), longest, 2), 1e9, dtype=torch.float64)  # padding would be the maximum
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for n, row in enumerate(rows):
+        for t, (a, b, scored) in enumerate(row):
+            mask[n, t] = scored
+            if scored:
+                logits[n, t] = torch.tensor([a, b])
+    expected = sum(
+        annealed_by_hand([token[h] for token in row if token[2]], labels[n][h], omega) for n, row in enumerate(rows) for h in (0, 1)
+    ) / len(rows)
+    found = annealed_cummax(logits, torch.tensor(labels[: len(rows)], dtype=torch.float64), mask, omega)
+    assert found.item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_the_annealed_loss_has_plain_bce_and_the_cumulative_maximum_as_its_ends() -> None:
+    rng = np.random.default_rng(3)
+    logits, labels = torch.tensor(rng.normal(0, 3, (4, 9, 2))), torch.tensor(rng.integers(0, 2, (4, 2)).astype(float))
+    everything = torch.ones(4, 9, dtype=torch.bool)
+    spread = labels[:, None].expand(4, 9, 2)
+    for omega, read in ((0.0, logits), (1.0, logits.cummax(1).values)):
+        plain = 2 * torch.nn.functional.binary_cross_entropy_with_logits(read, spread)
+        assert annealed_cummax(logits, labels, everything, omega).item() == pytest.approx(plain.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("omega", [0.0, 0.3, 1.0])
+def test_the_gradient_of_the_annealed_loss_is_its_finite_difference(omega: float) -> None:
+    rng = np.random.default_rng(5)
+    labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    mask = torch.tensor([[False, True, True, True, False], [True, True, False, True, True]])
+    logits = torch.tensor(rng.normal(0, 2, (2, 5, 2)), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: annealed_cummax(z, labels, mask, omega), (logits,))
+    (slope,) = torch.autograd.grad(annealed_cummax(logits, labels, mask, omega), logits)
+    assert (slope[~mask] == 0).all()
+    assert slope[mask].abs().sum() > 0
+
+
+def test_at_the_end_only_new_maxima_get_a_gradient() -> None:
+    """Why it is annealed: the pure maximum teaches one token at a time."""
+    logits = torch.tensor([[[0.0], [2.0], [1.0], [3.0]]], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(annealed_cummax(logits, torch.ones(1, 1), torch.ones(1, 4, dtype=torch.bool), 1.0), logits)
+    assert (slope[0, :, 0] != 0).tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize("omega", [0.0, 0.5, 1.0])
+def test_huge_logits_keep_the_annealed_loss_finite(omega: float) -> None:
+    logits = torch.tensor([[[800.0], [-800.0], [0.0]]], requires_grad=True)
+    mask = torch.tensor([[True, True, False]])
+    for label in (0.0, 1.0):
+        loss = annealed_cummax(logits, torch.tensor([[label]]), mask, omega)
+        (slope,) = torch.autograd.grad(loss, logits)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(slope).all()
