@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
 from charter.guard.policy import Judge, decide
-from charter.models.calibrate import ViewPolicy
+from charter.models.calibrate import ABOVE_ALL, ViewPolicy
 from charter.records import Verdict
 
 POLICY = ViewPolicy(threshold=0.8, temperature=2.0, offset=-0.5)
@@ -71,3 +71,35 @@ def test_a_guard_without_clauses_flags_without_naming_one() -> None:
 )
 def test_only_a_flag_in_enforce_mode_blocks(flagged: bool, mode: str, action: str) -> None:
     assert decide(Verdict(flagged, 0.9, None, None), mode) == action  # type: ignore[arg-type]
+
+
+@given(TOKENS, st.floats(0, 1), st.lists(st.one_of(st.floats(0, 1), st.just(ABOVE_ALL)), min_size=2, max_size=2))
+def test_a_clause_flags_by_its_own_threshold_too_and_is_named_where_it_alone_does(z: np.ndarray, overall: float, own: list[float]) -> None:
+    policy = ViewPolicy(overall, 2.0, -0.5, tuple(own))
+    judge = Judge(policy, ("locks", "potions"))
+    passes = [judge.push(row) for row in z]
+    p = policy.probability(z)
+    alone = p[:, 1:] >= np.array(own)
+    fires = (p[:, 0] >= overall) | alone.any(1)
+    crossing = int(np.argmax(fires)) if fires.any() else None
+    assert passes == [crossing is None or t < crossing for t in range(len(z))]
+    assert judge.verdict.position == crossing
+    np.testing.assert_array_equal(policy.fires(p), fires)
+    if crossing is not None and p[crossing, 0] < overall:
+        assert alone[crossing][("locks", "potions").index(str(judge.verdict.clause))]
+
+
+@given(TOKENS, st.floats(0, 1))
+def test_thresholds_that_nothing_reaches_change_nothing(z: np.ndarray, overall: float) -> None:
+    verdicts = []
+    for own in ((), (ABOVE_ALL, ABOVE_ALL)):
+        judge = Judge(ViewPolicy(overall, 2.0, -0.5, own), ("locks", "potions"))
+        for row in z:
+            judge.push(row)
+        verdicts.append(judge.verdict)
+    assert verdicts[0] == verdicts[1]
+
+
+def test_a_clause_score_that_is_no_number_does_not_pass_an_own_threshold() -> None:
+    judge = Judge(ViewPolicy(0.9, 1.0, 0.0, (0.5,)), ("locks",))
+    assert judge.push(np.array([-9.0, np.nan], np.float32)) is False

@@ -6,12 +6,16 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from charter.constitution import Constitution, parse
+from charter.guard.calibration import read
 from charter.guard.folder import load
 from charter.guard.pack import pack
+from charter.guard.recalibrate import recalibrate
 from charter.records import Example, Exchange, Split, Turn, read_examples, write_examples
+from charter.training.dev_scores import score_dev
 from charter.training.train import Options, train
 
 TEXT = """
@@ -112,6 +116,19 @@ def test_the_same_data_give_the_same_guard_to_the_byte(guard_folder: Path, data:
     pack(train(data, constitution, Options(depth=0.2, budget=0.05, cache=data / "cache")), constitution, again)
     for file in sorted(guard_folder.iterdir()):
         assert file.read_bytes() == (again / file.name).read_bytes(), file.name
+
+
+def test_the_kept_dev_scores_give_the_same_guard_and_are_what_its_scorers_give(guard_folder: Path, data: Path) -> None:
+    record = recalibrate(guard_folder, guard_folder.parent / "moved" / "guard").record
+    for file in sorted(guard_folder.iterdir()):
+        assert file.read_bytes() == (guard_folder.parent / "moved" / "guard" / file.name).read_bytes(), file.name
+    guard = load(guard_folder)
+    for view, fresh in score_dev(guard.cascade, data, guard.constitution).items():
+        kept = read(guard_folder, record)[view]
+        np.testing.assert_allclose(fresh.logits, kept.logits, atol=1e-4)
+        np.testing.assert_array_equal(fresh.labels, kept.labels)
+        np.testing.assert_array_equal(fresh.slice_of, kept.slice_of)
+        assert fresh.names == kept.names
 
 
 def test_the_card_says_that_a_small_dev_split_certifies_nothing(guard_folder: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from charter.cli import build, check, diff, evaluate, families, init, review, score, serve, synthesize, train
+from charter.cli import build, calibrate, check, diff, evaluate, families, init, judge, review, score, serve, synthesize, train
 from charter.errors import CharterError
 
 INTERRUPTED = 130
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (init, check, families, synthesize, review, train, build, evaluate, score, serve, diff):
+for verb in (init, check, families, synthesize, review, train, build, evaluate, calibrate, score, serve, diff, judge):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 

@@ -31,11 +31,16 @@ def command(
     if mode not in ("enforce", "shadow"):
         raise DataError(f"--mode is `enforce` or `shadow`, not {mode!r}")
     loaded = load(guard)
-    for scored, verdict in loaded.score(_exchanges(file)):
+    for scored, verdict in loaded.score(exchanges(file)):
         typer.echo(json.dumps(_line(loaded, scored, verdict, mode, tokens), ensure_ascii=False))
 
 
-def _exchanges(file: Path | None) -> Iterator[Exchange]:
+def exchanges(file: Path | None) -> Iterator[Exchange]:
+    """The rows of a JSONL file, or of standard input.
+
+    Raises:
+        DataError: a line can't be read; names it.
+    """
     from charter.errors import DataError
     from charter.records import Exchange, parse_object, parse_turns, read_jsonl
 

@@ -109,7 +109,7 @@ def allowed(guard: Guard, scored: Scored) -> int:
     """Characters of the reply before the first token that clearly crosses the threshold in the batch pass; all if none does."""
     policy = guard.policies["exchange"]
     assert scored.reply is not None
-    crossing = np.flatnonzero(policy.probability(scored.reply[:, 0]) >= policy.threshold + TOLERANCE)
+    crossing = np.flatnonzero(policy.fires(policy.probability(scored.reply) - TOLERANCE))
     return sum(map(len, scored.reply_texts[: crossing[0] if len(crossing) else None]))
 
 

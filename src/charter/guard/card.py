@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from charter.constitution import Constitution
-from charter.guard.folder import GuardRecord
+from charter.guard.folder import ClauseRecord, GuardRecord
 
 
 def card(record: GuardRecord, constitution: Constitution) -> str:
@@ -28,6 +28,10 @@ def card(record: GuardRecord, constitution: Constitution) -> str:
         lines += ["", f"**{view}**: flags from probability {point.threshold:.3f} (probe's share {point.mix:g}). {point.sentence}", ""]
         lines += ["| harmless dev exchanges | n | flagged | 95 % bound |", "|---|---|---|---|"]
         lines += [f"| {name} | {e.n:,} | {e.flagged} | {e.bound:.2%} |" for name, e in point.evidence.items()]
+        if point.clauses:
+            lines += ["", f"Some clauses flag by a threshold of their own; the {view} view's budget and the table above count them in.", ""]
+            lines += ["| clause | its budget | flags from | certified | harmless flagged by it alone |", "|---|---|---|---|---|"]
+            lines += [_own(name, own) for name, own in point.clauses.items()]
     lines += [
         "",
         "## Limits",
@@ -38,3 +42,9 @@ def card(record: GuardRecord, constitution: Constitution) -> str:
     if untaught:
         lines.append(f"- Too few examples to name these clauses in a verdict: {', '.join(untaught)}.")
     return "\n".join(lines) + "\n"
+
+
+def _own(name: str, own: ClauseRecord) -> str:
+    """A row of the table of clauses with a threshold of their own."""
+    flagged = "; ".join(f"{group}: {e.flagged} of {e.n:,}, at most {e.bound:.2%}" for group, e in own.evidence.items())
+    return f"| {name} | {own.budget:.2%} | {own.threshold:.3f} | {'yes' if own.certified else 'no'} | {flagged} |"

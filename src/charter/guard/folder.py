@@ -10,7 +10,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from charter.constitution import Constitution, parse
 from charter.errors import BackboneError, ConstitutionError, GuardError
 from charter.guard.policy import Judge
 from charter.guard.session import GuardSession
-from charter.models.calibrate import ViewPolicy
+from charter.models.calibrate import ABOVE_ALL, ViewPolicy
 from charter.records import Exchange, Turn, Verdict, View, write_text
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILES = ("constitution.yaml", "probe.safetensors", "screen.safetensors", "card.md")
+OPTIONAL = ("calibration.safetensors",)
+"""The dev split's scores, for `charter calibrate` alone; older guards have none."""
 MAX_FILE_BYTES = 256 * 1024 * 1024
 VIEWS: tuple[View, ...] = ("prompt", "exchange")
 
@@ -48,6 +51,17 @@ class SliceEvidence(_Strict):
     """One-sided 95 % Clopper-Pearson upper bound of the false-positive rate."""
 
 
+class ClauseRecord(_Strict):
+    """A clause's own threshold in one view, with its evidence."""
+
+    threshold: float = Field(ge=0, le=1)
+    """Probability from which the clause's head flags by itself."""
+    budget: float = Field(gt=0, lt=1)
+    certified: bool
+    sentence: str
+    evidence: dict[str, SliceEvidence]
+
+
 class ViewRecord(_Strict):
     """One view's operating point with its evidence."""
 
@@ -60,6 +74,16 @@ class ViewRecord(_Strict):
     sentence: str
     """The same in words, with the rate that can be certified where the budget can't."""
     evidence: dict[str, SliceEvidence]
+    """Of all thresholds together."""
+    clauses: dict[str, ClauseRecord] = Field(default_factory=dict)
+    """The clauses that have a threshold of their own."""
+    slices: list[str] = Field(default_factory=list, max_length=100_000)
+    """Names of the slices in calibration.safetensors, in the order that it counts them."""
+
+    def policy(self, clauses: Sequence[str]) -> ViewPolicy:
+        """How logits of the overall head and of these clauses become a verdict."""
+        own = tuple(self.clauses[name].threshold if name in self.clauses else ABOVE_ALL for name in clauses) if self.clauses else ()
+        return ViewPolicy(self.threshold, self.temperature, self.offset, own)
 
 
 class GuardRecord(_Strict):
@@ -103,7 +127,7 @@ class Guard:
 
     @property
     def policies(self) -> dict[View, ViewPolicy]:
-        return {view: ViewPolicy(r.threshold, r.temperature, r.offset) for view, r in self.record.views.items()}
+        return {view: r.policy(self.record.clauses) for view, r in self.record.views.items()}
 
     def open(self, turns: tuple[Turn, ...]) -> GuardSession:
         """Judge a conversation and get ready for its reply.
@@ -136,24 +160,49 @@ def save(folder: Path, record: GuardRecord, constitution_text: str, tensors: Map
     """Write a guard folder to the side and swap it in, so that a half-written guard never stands under its name.
 
     Args:
-        tensors: file stem ("probe", "screen") to named numpy arrays.
+        tensors: file stem ("probe", "screen", and "calibration" where there is one) to named numpy arrays.
     """
-    from safetensors.numpy import save_file
+    with _aside(folder) as aside:
+        write_text(aside / "constitution.yaml", constitution_text)
+        _fill(aside, record, tensors, card)
 
+
+def amend(folder: Path, out: Path, record: GuardRecord, calibration: Mapping[str, Any], card: str) -> None:
+    """Write a guard folder with the scorers of another one as they are, and a new record, card and evidence. Both may be the same.
+
+    Args:
+        calibration: named numpy arrays.
+    """
+    with _aside(out) as aside:
+        for name in ("constitution.yaml", "probe.safetensors", "screen.safetensors"):
+            shutil.copyfile(folder / name, aside / name)
+        _fill(aside, record, {"calibration": calibration}, card)
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its place once the block has ended well."""
     folder = folder.resolve()  # through a link, what it points to is replaced
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        write_text(aside / "constitution.yaml", constitution_text)
-        write_text(aside / "card.md", card)
-        for stem, arrays in tensors.items():
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside / f"{stem}.safetensors")
-        hashed = record.model_copy(update={"files": {name: _sha256(aside / name) for name in FILES}})
-        write_text(aside / "guard.json", hashed.model_dump_json(indent=2) + "\n")
+        yield aside
         aside.chmod(0o755)
         _swap(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fill(aside: Path, record: GuardRecord, tensors: Mapping[str, Mapping[str, Any]], card: str) -> None:
+    """What is still missing, guard.json with all hashes last."""
+    from safetensors.numpy import save_file
+
+    write_text(aside / "card.md", card)
+    for stem, arrays in tensors.items():
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside / f"{stem}.safetensors")
+    names = [*FILES, *(name for name in OPTIONAL if (aside / name).is_file())]
+    hashed = record.model_copy(update={"files": {name: _sha256(aside / name) for name in names}})
+    write_text(aside / "guard.json", hashed.model_dump_json(indent=2) + "\n")
 
 
 def load(folder: Path, backbone: str | None = None) -> Guard:
@@ -195,8 +244,11 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise GuardError(f"{path}: {where}: {first['msg']}; this version reads schema {SCHEMA}, build the guard again") from error
-    if set(record.files) != set(FILES) or set(record.views) != set(VIEWS):
+    if set(record.files) - set(OPTIONAL) != set(FILES) or set(record.views) != set(VIEWS):
         raise GuardError(f"{path}: must list the files {', '.join(FILES)} and the views {', '.join(VIEWS)}; build the guard again")
+    for view, point in record.views.items():
+        if strange := set(point.clauses) - set(record.clauses):
+            raise GuardError(f"{path}: the view {view} has a threshold for {min(strange)!r}, which has no head; build the guard again")
     for name, digest in record.files.items():
         file = folder / name
         if not file.is_file() or file.is_symlink():

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from charter.constitution import Constitution
+from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
-from charter.guard.folder import VIEWS, GuardRecord, SliceEvidence, ViewRecord, save
+from charter.guard.folder import VIEWS, GuardRecord, ViewRecord, save
+from charter.guard.recalibrate import evidence
 from charter.models.trained import OperatingPoint, Trained
 
 
@@ -38,12 +40,12 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         for stem, scorer in (("probe", cascade.probe), ("screen", cascade.screen))
     }
     tensors["screen"] = {name: array.astype(np.float16) if name.endswith("weight") else array for name, array in tensors["screen"].items()}
+    tensors["calibration"] = kept({view: point.dev for view, point in trained.points.items()})
     save(out, record, constitution.source, tensors, card(record, constitution))
     return record
 
 
 def _view(point: OperatingPoint) -> ViewRecord:
-    evidence = {name: SliceEvidence(n=e.n, flagged=e.flagged, bound=e.bound) for name, e in point.calibration.evidence.items()}
     return ViewRecord(
         threshold=min(point.calibration.threshold, 1.0),
         temperature=point.temperature,
@@ -51,5 +53,6 @@ def _view(point: OperatingPoint) -> ViewRecord:
         mix=point.mix,
         certified=point.calibration.certified,
         sentence=point.calibration.sentence,
-        evidence=evidence,
+        evidence=evidence(point.calibration),
+        slices=list(point.dev.names),
     )

@@ -32,11 +32,17 @@ class Judge:
         p = self._policy.probability(z)
         self._score = max(self._score, float(p[0]))
         self.clause_scores = np.maximum(self.clause_scores, p[1:])
-        if self._position is None and not p[0] < self._policy.threshold:  # what is no number does not pass
+        if self._position is None and self._policy.fires(p):
             self._position = self._seen
-            self._clause = self._clauses[int(np.argmax(z[1:]))] if self._clauses else None
+            self._clause = self._clauses[self._best(p, z)] if self._clauses else None
         self._seen += 1
         return self._position is None
+
+    def _best(self, p: NDArray[np.float64], z: NDArray[np.float32]) -> int:
+        """The clause that fits best; where the overall score passes, the best of those that flag by their own threshold."""
+        if p[0] < self._policy.threshold:
+            return int(np.argmax(np.where(p[1:] < np.array(self._policy.clause_thresholds), -np.inf, z[1:])))
+        return int(np.argmax(z[1:]))
 
     @property
     def verdict(self) -> Verdict:

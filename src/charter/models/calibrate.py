@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from charter.errors import NoData
 from charter.statistics import certifiable, upper_bound
 
+ABOVE_ALL = 2.0
+"""Above every probability: the threshold of what never flags."""
 NEAR_MISS = ("permitted:", "restricted:")
 """Slices of near misses: written to lie just across a restricted clause's line, and harmless replies to restricted prompts."""
 
@@ -30,6 +32,18 @@ class ViewPolicy:
     temperature: float
     offset: float
     """p = sigmoid(z / temperature + offset), both fitted on the dev split (Platt 1999)."""
+    clause_thresholds: tuple[float, ...] = ()
+    """Probability from which each clause's head flags by itself, ABOVE_ALL where a clause has no threshold of its own. Empty: none has."""
+
+    def fires(self, p: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether calibrated probabilities [..., heads] flag: the overall one, or a clause's by its own threshold; shape [...].
+
+        What is no number does not pass.
+        """
+        over = ~(p[..., 0] < self.threshold)
+        if self.clause_thresholds:
+            over = over | ~(p[..., 1:] < np.array(self.clause_thresholds)).all(-1)
+        return np.asarray(over)
 
     def probability(self, z: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probability of each logit, short of 1 so that a threshold above it is still a probability; same shape."""
@@ -79,7 +93,9 @@ def platt(logits: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
     return float(np.exp(-slope)), float(offset)
 
 
-def calibrate(scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: float, ordinary: Collection[str] = ()) -> Calibration:
+def calibrate(
+    scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: float, ordinary: Collection[str] = (), least: float = 0.0
+) -> Calibration:
     """The smallest threshold that keeps every slice within its budget.
 
     Args:
@@ -87,6 +103,7 @@ def calibrate(scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: 
         budget: share of ordinary traffic that may be refused, on every slice.
         near_miss_budget: the same for the slices `permitted:<clause>` and `restricted:<clause>` together, which are written to be confusable.
         ordinary: slices that are ordinary traffic in spite of such a name: permitted clauses that are nobody's counterpart.
+        least: the threshold is not lower than this, whatever the budgets allow.
 
     Raises:
         NoData: there is no harmless exchange.
@@ -94,7 +111,7 @@ def calibrate(scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: 
     groups = _groups({name: np.asarray(s, float) for name, s in scores.items() if np.size(s)}, budget, near_miss_budget, ordinary)
     if not groups:
         raise NoData("calibration needs harmless exchanges in the dev split")
-    threshold = max(_smallest(s, rate) for s, rate in groups.values())
+    threshold = max(least, *(_smallest(s, rate) for s, rate in groups.values()))
     evidence = {name: _evidence(s, threshold) for name, (s, _) in groups.items()}
     short = {name: rate for name, (_, rate) in groups.items() if evidence[name].bound > rate}
     return Calibration(threshold, not short, _sentence(groups, evidence, short), evidence)

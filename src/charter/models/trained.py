@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from charter.models.calibrate import Calibration
 from charter.models.cascade import Cascade
+from charter.models.recalibrate import DevScores
 from charter.records import View
 
 
@@ -18,6 +19,8 @@ class OperatingPoint:
     temperature: float
     offset: float
     calibration: Calibration
+    dev: DevScores = field(compare=False, repr=False)
+    """The dev split's scores at this mix, from which the thresholds can be moved later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from charter.constitution import Constitution
-from charter.embedded import cache_folder
 from charter.errors import TeacherError
-from charter.llm.cache import Cache, CachedChat
-from charter.llm.client import OpenAIChat
-from charter.llm.embedded import MODEL, embedded_server
+from charter.llm.opening import open_chat
 from charter.llm.pool import Budget
 from charter.synthesis.language import LanguageTeacher
 from charter.synthesis.recorded import RecordedTeacher
 from charter.synthesis.teachers import Teacher
-
-PATIENCE_S = 600.0
-"""A small machine that is busy with other work may take minutes for one answer."""
 
 
 @asynccontextmanager
@@ -47,16 +41,5 @@ async def open_teacher(
         return
     if teacher != "embedded" and not teacher.startswith(("http://", "https://")):
         raise TeacherError(f"there is no teacher {teacher!r}; it is `recorded`, `embedded`, or a URL such as http://127.0.0.1:8000/v1")
-    async with AsyncExitStack() as stack:
-        if teacher == "embedded":
-            url, model = stack.enter_context(embedded_server()), MODEL
-        else:
-            url = teacher
-        if model is None:
-            raise TeacherError(f"name the model behind {teacher} with --teacher-model")
-        chat = OpenAIChat(url, model, api_key, timeout_s=PATIENCE_S)
-        stack.push_async_callback(chat.aclose)
-        if check:
-            await chat.check()
-        store = stack.enter_context(Cache(cache or cache_folder() / "teacher.sqlite"))
-        yield LanguageTeacher(CachedChat(chat, store, budget, limit), constitution, seed)
+    async with open_chat(teacher, model, budget, limit, api_key, cache, check) as chat:
+        yield LanguageTeacher(chat, constitution, seed)
