@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from charter.models.cascade import Cascade
 from charter.records import Exchange, Turn, View
-from charter.training.dev_scores import dev_scores, peaks
+from charter.training.dev_scores import dev_scores, kept_peaks, peaks
 from charter.training.table import Table
 
 EXCHANGES = [
@@ -45,3 +46,28 @@ def test_labels_go_to_the_heads_of_the_guard_and_slices_are_counted() -> None:
     assert found.labels.tolist() == [[True, False, True], [False] * 3, [False] * 3]
     assert [found.names[n] for n in found.slice_of] == ["chat", "code", "chat"]
     assert found.slice_of.dtype == np.int32
+
+
+def test_kept_peaks_are_those_of_the_same_scorers_and_texts_only(random_cascade: Cascade, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def kept(cascade: Cascade, exchanges: list[Exchange]) -> np.ndarray:
+        steps.clear()
+        return kept_peaks(cascade, table("prompt", exchanges), (0.5,), tmp_path, lambda _, done, __: steps.append(done))
+
+    first = kept(random_cascade, EXCHANGES[:2])
+    assert steps == [1, 2]
+    np.testing.assert_array_equal(kept(random_cascade, EXCHANGES[:2]), first)
+    assert not steps  # read, not computed
+
+    kept(random_cascade, [EXCHANGES[0], Exchange("b", (Turn("user", "Hi!"),))])
+    assert steps  # another text, though its id is the same
+    weights = {view: w + 1 for view, w in random_cascade.probe.weights.items()}
+    kept(replace(random_cascade, probe=replace(random_cascade.probe, weights=weights)), EXCHANGES[:2])
+    assert steps
+
+    for file in tmp_path.glob("peaks-*.npy"):
+        file.write_bytes(file.read_bytes()[:40])
+    np.testing.assert_array_equal(kept(random_cascade, EXCHANGES[:2]), first)
+    assert steps  # damaged files are made anew
+    assert not list(tmp_path.glob("*.part"))

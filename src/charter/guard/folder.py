@@ -29,6 +29,7 @@ from charter.records import Exchange, Turn, Verdict, View, write_text
 if TYPE_CHECKING:
     from charter.guard.holdback import OpenGuard
     from charter.models.cascade import Cascade, Scored
+    from charter.models.probe import Hidden
 
 SCHEMA = 1
 FILES = ("constitution.yaml", "probe.safetensors", "screen.safetensors", "card.md")
@@ -274,7 +275,31 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str) -> Cascade:
     probe = _views(folder / "probe.safetensors", (heads, inputs), heads)
     screen = _views(folder / "screen.safetensors", (BUCKETS, heads), heads)
     mix: dict[View, float] = {view: record.views[view].mix for view in VIEWS}
-    return Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe), Screen(*screen), mix)
+    hidden = _hidden(folder / "probe.safetensors", heads, inputs)
+    return Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe, hidden), Screen(*screen), mix)
+
+
+def _hidden(file: Path, heads: int, inputs: int) -> dict[View, Hidden]:
+    """The probe's hidden layers, checked; empty where it is linear."""
+    from safetensors.numpy import load_file
+
+    from charter.models.probe import Hidden
+
+    arrays = load_file(file)  # `_views` has read it before
+    found: dict[View, Hidden] = {}
+    for view in VIEWS:
+        parts = [arrays[name] for part in ("inner", "bias", "outer") if (name := f"{view}.hidden.{part}") in arrays]
+        if not parts:
+            continue
+        units = parts[1].shape[:1] if len(parts) == 3 else ()
+        if [part.shape for part in parts] != [(*units, inputs), units, (heads, *units)]:
+            raise GuardError(f"{file}: the hidden layer of {view} does not fit {inputs} inputs and {heads} heads; train the guard again")
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            inner, bias, outer = (part.astype(np.float32) for part in parts)
+        if not all(np.isfinite(part).all() for part in (inner, bias, outer)):
+            raise GuardError(f"{file}: the hidden layer of {view} holds numbers that are not finite; train the guard again")
+        found[view] = Hidden(inner, bias, outer)
+    return found
 
 
 def _views(file: Path, shape: tuple[int, int], heads: int) -> tuple[dict[View, Any], dict[View, Any]]:

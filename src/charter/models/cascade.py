@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from charter.models.backbone import Backbone, Encoder, Piece
-from charter.models.probe import WINDOW, MovingAverage, Probe
+from charter.models.probe import WINDOW, Probe
 from charter.models.screen import Screen
 from charter.models.segments import Segmenter
 from charter.records import Exchange, Turn, View
@@ -128,9 +128,8 @@ class TurnScorer:
     """The running state over one turn: the screen's sums, the probe's average, and the count of tokens read."""
 
     def __init__(self, cascade: Cascade, view: View) -> None:
-        self._probe, self._view, self._mix = cascade.probe, view, cascade.mix[view]
-        self._screen = cascade.screen.turn(view)
-        self._average = MovingAverage()
+        self._mix = cascade.mix[view]
+        self._probe, self._screen = cascade.probe.turn(view), cascade.screen.turn(view)
         self._read = 0
 
     def feed(self, pieces: Sequence[Piece], states: torch.Tensor) -> NDArray[np.float32]:
@@ -146,7 +145,7 @@ class TurnScorer:
         """The two scorers' logits [tokens, heads] before mixing, and the share [tokens] with which they count against the prior."""
         scored = [p for p in pieces if p.text is not None]
         keep = np.repeat([p.text is not None for p in pieces], [len(p.ids) for p in pieces])
-        probe = self._average.push(self._probe.logits(states[torch.from_numpy(keep)], self._view))
+        probe = self._probe.push(states[torch.from_numpy(keep)])
         screen = self._screen.feed(scored)
         share = np.minimum(1.0, (self._read + 1 + np.arange(len(probe))) / WINDOW).astype(np.float32)
         share[np.repeat([p.text == "" for p in scored], [len(p.ids) for p in scored])] = 1.0

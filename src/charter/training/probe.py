@@ -66,6 +66,18 @@ def fit_probe(
     return weights.astype(np.float32), (parameters[:, -1] - weights @ inputs.mean).astype(np.float32)
 
 
+def moments(windows: Windows, columns: slice | NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each input over all windows, float32 [inputs]; a little is added to the latter."""
+    total: NDArray[np.float64] | float = 0.0
+    squares: NDArray[np.float64] | float = 0.0
+    for _, x in _chunks(windows, columns):
+        total = total + x.sum(0, dtype=np.float64)
+        squares = squares + np.square(x, dtype=np.float64).sum(0)
+    mean = np.asarray(total) / len(windows.owner)
+    variance = np.maximum(np.asarray(squares) / len(windows.owner) - mean**2, 0.0)
+    return mean.astype(np.float32), (np.sqrt(variance) + 1e-3).astype(np.float32)
+
+
 def loudest(
     windows: Windows, n: int, weights: NDArray[np.float32], bias: NDArray[np.float32], columns: slice | NDArray[np.int64]
 ) -> NDArray[np.float32]:
@@ -81,16 +93,8 @@ class _Inputs:
 
     def __init__(self, windows: Windows, columns: slice | NDArray[np.int64]) -> None:
         self._windows, self._columns = windows, columns
-        total: NDArray[np.float64] | float = 0.0
-        squares: NDArray[np.float64] | float = 0.0
-        for _, x in _chunks(windows, columns):
-            total = total + x.sum(0, dtype=np.float64)
-            squares = squares + np.square(x, dtype=np.float64).sum(0)
-        mean = np.asarray(total) / len(windows.owner)
-        variance = np.maximum(np.asarray(squares) / len(windows.owner) - mean**2, 0.0)
-        self.mean = mean.astype(np.float32)
-        self.scale = (np.sqrt(variance) + 1e-3).astype(np.float32)
-        fits = 4 * len(windows.owner) * len(mean) <= MEMORY
+        self.mean, self.scale = moments(windows, columns)
+        fits = 4 * len(windows.owner) * len(self.mean) <= MEMORY
         self._kept = list(self._read()) if fits else None
 
     def __iter__(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
