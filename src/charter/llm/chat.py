@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from charter.records import Turn
 
+CHARACTERS_A_TOKEN = 2
+"""Lower than any usual text has, so that what is set aside for a call is never too small."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -36,6 +39,11 @@ class Request:
     def size(self) -> int:
         """Characters that are sent."""
         return sum(len(t.content) for t in self.messages) + len(self.prefill)
+
+    @property
+    def worst(self) -> tuple[int, int]:
+        """Tokens in and out that it may take at most: an estimate from above."""
+        return self.size // CHARACTERS_A_TOKEN, self.max_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from charter.errors import MissingExtra, TeacherError, UnusableAnswer
 from charter.llm.chat import Reply, Request
+from charter.llm.pool import Budget
 from charter.records import Turn
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ class OpenAIChat:
     """One model behind a base URL such as http://127.0.0.1:8000/v1."""
 
     def __init__(
-        self, base_url: str, model: str, api_key: str | None = None, timeout_s: float = 120.0, attempts: int = 6, first_wait_s: float = 0.5
-    ) -> None:
+        self, base_url: str, model: str, api_key: str | None = None, timeout_s: float = 120.0, attempts: int = 6, first_wait_s: float = 0.5,
+        budget: Budget | None = None,
+    ) -> None:  # fmt: skip
         """`api_key` defaults to CHARTER_TEACHER_KEY, or to none. OPENAI_API_KEY is not read: it must not go to whatever URL is given.
+        Calls that are lost on the way count against `budget`.
 
         Raises:
             TeacherError: the URL is not one, or the key can't be sent.
@@ -56,7 +59,7 @@ class OpenAIChat:
         """Calls that were sent once more."""
         self._where = f"the teacher {model!r} at {base_url}"
         self._attempts, self._first_wait_s = attempts, first_wait_s
-        self._quirks: set[str] = set()
+        self._budget, self._quirks = budget or Budget(), set[str]()
         key = api_key or os.environ.get("CHARTER_TEACHER_KEY") or "none"
         try:
             self._client = httpx2.AsyncClient(
@@ -81,6 +84,7 @@ class OpenAIChat:
 
         Raises:
             UnusableAnswer: it still fails, in a way that may lie in this request alone.
+            BudgetExceeded: calls were lost, and another might pass the cost cap.
             TeacherError: the server can't be reached or refuses every call.
         """
         return await self._ask(request, self._attempts)
@@ -98,7 +102,7 @@ class OpenAIChat:
             async for attempt in stamina.retry_context(on=_backoff, attempts=attempts, timeout=None, **wait):
                 self.retries += attempt.num > 1
                 with attempt:
-                    return await self._send(request)
+                    return await self._sent(request)
         except httpx2.TimeoutException as error:
             raise UnusableAnswer(f"{self._where} does not answer in time; is it overloaded?") from error
         except httpx2.TransportError as error:
@@ -113,6 +117,18 @@ class OpenAIChat:
                 f"{self._where} answers with something that is no chat completion ({error}); is the URL an OpenAI-compatible one (…/v1)?"
             ) from error
         raise AssertionError("a retry context ends by a value or an error")
+
+    async def _sent(self, request: Request) -> Reply:
+        """One HTTP call, which counts against the budget if it is lost: the server may have worked for it."""
+        import httpx2
+
+        try:
+            return await self._send(request)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            raise
+        except (httpx2.HTTPError, _NoCompletion):
+            self._budget.lose(*request.worst)
+            raise
 
     async def _send(self, request: Request) -> Reply:
         """One HTTP call; where a server refuses a field by name, it is asked again without."""
