@@ -34,10 +34,12 @@ def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone:
     from charter.constitution import load
     from charter.errors import DataError
     from charter.guard.pack import pack
+    from charter.records import check_whole
     from charter.training.train import Options, train
 
     if not (data / "constitution.yaml").is_file():
         raise DataError(f"{data}: holds no constitution.yaml; give the folder that `charter synthesize` wrote")
+    check_whole(data)
     constitution = load(data / "constitution.yaml")
     with stages() as step:
         trained = train(data, constitution, Options(budget, near_miss_budget, backbone, seed=seed), step)

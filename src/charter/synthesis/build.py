@@ -17,15 +17,15 @@ from charter.constitution import Constitution
 from charter.errors import DataError
 from charter.llm.cache import Usage
 from charter.llm.pool import Budget, Progress, quiet
-from charter.records import Example, write_examples, write_text
+from charter.records import Example, sha256, together, write_examples, write_text
 from charter.synthesis.augment import Disguises, augmented
 from charter.synthesis.crossfit import agreement, crossfit, sift
-from charter.synthesis.decisions import Decision, read_decisions, reviewed
+from charter.synthesis.decisions import Decision, dropped, read_decisions, reviewed
 from charter.synthesis.dedupe import dedupe
 from charter.synthesis.engine import Engine, LocalEngine
 from charter.synthesis.exclude import Excluded, exclude
 from charter.synthesis.families import DRAWN, HELD_OUT, TRANSLATED, family
-from charter.synthesis.items import Item, Key, Outcome
+from charter.synthesis.items import Item, Key, Outcome, key
 from charter.synthesis.kin import kin
 from charter.synthesis.label import label
 from charter.synthesis.manifest import Manifest
@@ -200,6 +200,7 @@ def _as_decided(items: list[Item], decisions: Mapping[Key, Decision], constituti
     if not decisions:
         return items
     outcome, manifest.reviewed = reviewed(items, decisions, constitution)
+    manifest.dropped = dropped({key(item) for item in items}, decisions)
     return manifest.note("review", outcome)
 
 
@@ -223,10 +224,12 @@ def _write(
 ) -> None:
     manifest.to_review = len(listed)
     try:
-        write_text(out / "constitution.yaml", constitution.source)
-        write_examples(out / "examples.parquet", manifest.counting(rows))
-        write_doubts(out, listed)
-        manifest.write(out / "manifest.json")
-        write_text(out / "run.json", json.dumps({"schema": 1, "teacher_calls": asdict(usage)}, indent=1) + "\n")
+        with together(out, last="manifest.json") as aside:
+            write_examples(aside / "examples.parquet", manifest.counting(rows))
+            manifest.examples = sha256(aside / "examples.parquet")
+            write_text(aside / "constitution.yaml", constitution.source)
+            write_doubts(aside, listed)
+            write_text(aside / "run.json", json.dumps({"schema": 1, "teacher_calls": asdict(usage)}, indent=1) + "\n")
+            manifest.write(aside / "manifest.json")
     except OSError as error:
         raise DataError(f"{out}: the examples can't be written ({error.strerror or error}); make room or choose another folder") from error

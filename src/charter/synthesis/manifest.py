@@ -50,9 +50,13 @@ class Manifest:
     """How many items have near-twins, with which they share a split."""
     reviewed: dict[str, int] = field(default_factory=dict)
     """A person's decisions that were applied, by kind."""
+    dropped: list[list[str]] = field(default_factory=list)
+    """Items (parent, and clause or slice) that a person dropped: what is left of them once their rows are gone."""
     to_review: int = 0
     """Items in review.jsonl."""
     stages: list[Stage] = field(default_factory=list)
+    examples: str = ""
+    """SHA-256 of examples.parquet."""
     rows: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows by split, family, slice, teacher, and by what they are labelled."""
