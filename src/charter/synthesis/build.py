@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from charter.synthesis.families import DRAWN, HELD_OUT, TRANSLATED, family
 from charter.synthesis.items import Item, Key, Outcome, key
 from charter.synthesis.kin import kin
 from charter.synthesis.label import label
+from charter.synthesis.language import EXAMPLES_ONLY
 from charter.synthesis.manifest import Manifest
 from charter.synthesis.pools import pools
 from charter.synthesis.prompts import prompts
@@ -146,7 +148,7 @@ async def synthesize(
     Raises:
         TeacherError: the teacher can't be reached or has nothing for this constitution.
         BudgetExceeded: the next call might pass the cost cap; what was paid for is cached.
-        DataError: the files can't be written, or a decision in `out`/reviewed.jsonl is malformed.
+        DataError: the files can't be written, a decision in `out`/reviewed.jsonl is malformed, or no clause got anything.
     """
     _check_place(out)
     decisions, engine = read_decisions(out), engine or LocalEngine(teacher, options.limit)
@@ -167,6 +169,7 @@ async def synthesize(
     items = manifest.note("dedupe", dedupe(items, seed))
     rows = split(items, seed, {c.id: c.hash for c in constitution.clauses}, options.held_out_families)
 
+    manifest.unserved = _unserved(constitution, items, manifest)
     _write(out, constitution, manifest, rows, doubts(items, opinions, decisions), engine.usage)
     return manifest
 
@@ -202,6 +205,25 @@ def _as_decided(items: list[Item], decisions: Mapping[Key, Decision], constituti
     outcome, manifest.reviewed = reviewed(items, decisions, constitution)
     manifest.dropped = dropped({key(item) for item in items}, decisions)
     return manifest.note("review", outcome)
+
+
+def _unserved(constitution: Constitution, items: Sequence[Item], manifest: Manifest) -> list[str]:
+    """The clauses for which nothing is there but their own examples, though a teacher was asked.
+
+    Raises:
+        DataError: they are all; says why.
+    """
+    served = {item.clause for item in items if item.teacher != "constitution"}
+    wanted = [clause.id for clause in constitution.clauses if clause.id not in EXAMPLES_ONLY]
+    left = [name for name in wanted if name not in served]
+    if left == wanted != []:
+        reasons = sum((Counter(stage.dropped) for stage in manifest.stages if stage.name not in ("augment", "dedupe")), Counter[str]())
+        why = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(3))
+        raise DataError(
+            f"the teacher {manifest.teacher} gave nothing usable for any clause ({why or 'it wrote no prompt'}), so there is nothing to "
+            "train on and nothing is written; choose another --teacher, or one that does not refuse"
+        )
+    return left
 
 
 def _check_place(out: Path) -> None:
