@@ -56,13 +56,15 @@ class Reply:
     completion_tokens: int
     top_logprobs: tuple[dict[str, float], ...] = ()
     """For each token of the reply, its likeliest alternatives with their natural-log probabilities."""
+    finish: str = ""
+    """Why it ended, as the server says: stop, length, content_filter; "" where it doesn't say."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_dict(value: dict[str, Any]) -> Reply:
-        return Reply(value["text"], value["prompt_tokens"], value["completion_tokens"], tuple(value["top_logprobs"]))
+        return Reply(value["text"], value["prompt_tokens"], value["completion_tokens"], tuple(value["top_logprobs"]), value.get("finish", ""))
 
 
 def digest(canonical: str) -> str:

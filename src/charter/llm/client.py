@@ -36,9 +36,9 @@ class OpenAIChat:
 
     def __init__(
         self, base_url: str, model: str, api_key: str | None = None, timeout_s: float = 120.0, attempts: int = 6, first_wait_s: float = 0.5,
-        budget: Budget | None = None,
+        role: str = "teacher", budget: Budget | None = None,
     ) -> None:  # fmt: skip
-        """`api_key` defaults to CHARTER_TEACHER_KEY, or to none. OPENAI_API_KEY is not read: it must not go to whatever URL is given.
+        """`role` is what errors call it. `api_key` defaults to CHARTER_<ROLE>_KEY, or to none. OPENAI_API_KEY is not read: it must not go to whatever URL is given.
         Calls that are lost on the way count against `budget`.
 
         Raises:
@@ -49,18 +49,18 @@ class OpenAIChat:
             import httpx2
             import stamina  # noqa: F401  # missing packages are told here, before any work
         except ImportError as error:
-            raise MissingExtra("a teacher behind a URL needs: pip install 'charter[train]'") from error
+            raise MissingExtra(f"{_a(role)} behind a URL needs: pip install 'charter[train]'") from error
         import os
 
         if not base_url.startswith(("http://", "https://")):
-            raise TeacherError(f"{base_url!r} is not the URL of a teacher; it looks like http://127.0.0.1:8000/v1")
+            raise TeacherError(f"{base_url!r} is not the URL of {_a(role)}; it looks like http://127.0.0.1:8000/v1")
         self.model = model
         self.retries = 0
         """Calls that were sent once more."""
-        self._where = f"the teacher {model!r} at {base_url}"
+        self._where, self._role = f"the {role} {model!r} at {base_url}", role
         self._attempts, self._first_wait_s = attempts, first_wait_s
         self._budget, self._quirks = budget or Budget(), set[str]()
-        key = api_key or os.environ.get("CHARTER_TEACHER_KEY") or "none"
+        key = api_key or os.environ.get(f"CHARTER_{role.upper()}_KEY") or "none"
         try:
             self._client = httpx2.AsyncClient(
                 headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
@@ -69,7 +69,7 @@ class OpenAIChat:
             )
             self._url = httpx2.URL(f"{base_url.rstrip('/')}/chat/completions")
         except (httpx2.InvalidURL, ValueError) as error:
-            raise TeacherError(f"{self._where}: the URL or the key in CHARTER_TEACHER_KEY can't be used ({error})") from error
+            raise TeacherError(f"{self._where}: the URL or the key in CHARTER_{role.upper()}_KEY can't be used ({error})") from error
 
     async def check(self) -> None:
         """One cheap call, without retries.
@@ -111,7 +111,7 @@ class OpenAIChat:
             ) from error
         except _Refused as error:
             kind = TeacherError if error.status in NOT_THIS_CALL_ALONE else UnusableAnswer
-            raise kind(f"{self._where} answers {error.status}: {error.reason}; {_mend(error.status)}") from error
+            raise kind(f"{self._where} answers {error.status}: {error.reason}; {_mend(error.status, self._role)}") from error
         except (_NoCompletion, httpx2.HTTPError) as error:
             raise UnusableAnswer(
                 f"{self._where} answers with something that is no chat completion ({error}); is the URL an OpenAI-compatible one (…/v1)?"
@@ -180,11 +180,12 @@ def _reply(content: bytes, prefill: str) -> Reply:
     try:
         value = json.loads(content)
         choice, usage = value["choices"][0], value.get("usage") or {}
-        text = choice["message"].get("content") or ""
+        message = choice["message"]
+        text = message.get("content") or message.get("refusal") or ""
         tokens = (choice.get("logprobs") or {}).get("content") or []
         top = tuple({str(t["token"]): float(t["logprob"]) for t in token["top_logprobs"]} for token in tokens)
         text = text.encode("utf-8", "replace").decode().removeprefix(prefill)  # no lone surrogates; some servers repeat the prefill
-        return Reply(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), top)
+        return Reply(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), top, str(choice.get("finish_reason") or ""))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         _garbage(content)
 
@@ -233,9 +234,13 @@ def _reason(text: str) -> str:
     return " ".join(str(message).split())[:200] or "no reason given"
 
 
-def _mend(status: int) -> str:
+def _mend(status: int, role: str) -> str:
     if status in (401, 403):
-        return "set CHARTER_TEACHER_KEY"
+        return f"set CHARTER_{role.upper()}_KEY"
     if status == 404:
-        return "check the URL (it ends in /v1) and --teacher-model"
-    return "try again later" if status == 429 or status >= 500 else "check --teacher-model and what it supports"
+        return f"check the URL (it ends in /v1) and --{role}-model"
+    return "try again later" if status == 429 or status >= 500 else f"check --{role}-model and what it supports"
+
+
+def _a(role: str) -> str:
+    return f"{'an' if role[0] in 'aeiou' else 'a'} {role}"

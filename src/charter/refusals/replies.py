@@ -7,11 +7,12 @@ after an apology or a caveat, refusals with a lecture after them, refusals that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import chain
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -42,29 +43,29 @@ class Reply:
     by: str = "authored"
 
 
-def authored(file: Traversable | None = None) -> list[Reply]:
-    """The replies written for this: JSONL of {reply, did, why?, lang?, by}.
+def authored(file: Traversable | Path | None = None, known: Mapping[str, Mapping[str, str]] | None = None) -> list[Reply]:
+    """The replies written for this: JSONL of {reply, did, why?, lang?, by}. `known`: reasons by parent; by default those shipped.
 
     Raises:
         DataError: a row is off; says which and how.
     """
     source = file or _data("replies.jsonl")
-    parents = {reason: parent for parent, known in reasons().items() for reason in known}
+    parents = {reason: parent for parent, named in (known or reasons()).items() for reason in named}
     out = []
-    for number, line in enumerate(source.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(_read(source).split("\n"), 1):
         if line.strip():
             out.append(_row(parse_object(line, f"{source.name}:{number}"), f"{source.name}:{number}", parents))
     return out
 
 
-def reasons(file: Traversable | None = None) -> dict[str, dict[str, str]]:
+def reasons(file: Traversable | Path | None = None) -> dict[str, dict[str, str]]:
     """Reasons to refuse with what they mean, by parent (`should-not`, `cannot`): `data/reasons.json`.
 
     Raises:
         DataError: the file has another shape.
     """
     source = file or _data("reasons.json")
-    found = parse_object(source.read_text(encoding="utf-8"), source.name)
+    found = parse_object(_read(source), source.name)
     if set(found) != {SHOULD_NOT, CANNOT} or not all(isinstance(known, dict) for known in found.values()):
         raise DataError(f"{source.name}: it must hold two objects, `{SHOULD_NOT}` and `{CANNOT}`, of reasons and what they mean")
     return found
@@ -141,6 +142,8 @@ def _data(name: str) -> Traversable:
     return resources.files("charter.refusals") / "data" / name
 
 
-def languages(replies: Sequence[Reply]) -> Iterator[str]:
-    """The languages of some replies, each once."""
-    yield from sorted({r.lang for r in replies})
+def _read(source: Traversable | Path) -> str:
+    try:
+        return source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source}: can't be read ({error}); is it a file in UTF-8?") from error
