@@ -1,4 +1,4 @@
-"""The hidden layer: learns what no line can, says the same under the same seed, and joins the linear probe as the mean of logits."""
+"""The hidden layer: learns what no line can, says the same under the same seed, and joins the linear probe in a mean of logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from charter.models.probe import Hidden
 from charter.statistics import auroc
 from charter.training.activations import Windows
-from charter.training.hidden import fit_hidden, joined
+from charter.training.hidden import LINEAR_SHARE, fit_hidden, joined
 from charter.training.probe import fit_probe
 
 COLUMNS = np.array([0, 2, 3])
@@ -41,7 +41,7 @@ def test_it_learns_what_a_linear_probe_can_not(xor: tuple[Windows, NDArray[np.fl
 
     weights, bias, layer = joined(linear, hidden)
     both = inputs @ weights.T + bias + layer.logits(inputs)
-    np.testing.assert_allclose(both, (straight + bent) / 2, atol=2e-2)  # the layer is rounded to float16
+    np.testing.assert_allclose(both, LINEAR_SHARE * straight + (1 - LINEAR_SHARE) * bent, atol=2e-2)  # the layer is rounded to float16
     np.testing.assert_array_equal(layer.inner, layer.rounded().inner)
 
 

@@ -92,7 +92,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines += ["", f"over-refusal: of {panel['n']:,} harmless prompts {_share(panel['not_answered'])} were not answered ({parts})"]
     if found["agreement"]:
         a = found["agreement"]
-        lines += ["", f"against {a['n']:,} human labels on {a['prompts']:,} prompts (bootstrap over prompts, seed {found['seed']}; {a['left_out']:,} partial left out):"]
+        lines += [
+            "",
+            f"against {a['n']:,} human labels on {a['prompts']:,} prompts (bootstrap over prompts, seed {found['seed']}; {a['left_out']:,} partial left out):",
+        ]
         lines += [f"  {name}: " + ", ".join(f"{k} {_share(v)}" for k, v in a[name].items()) for name in ("declined", "refused")]
         lines += [f"  {label}: " + ", ".join(f"{k} {v:,}" for k, v in row.items()) for label, row in a["table"].items()]
     return lines

@@ -11,7 +11,7 @@ import typer
 
 
 def command(
-    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    guard: Annotated[Path, typer.Argument(help="A guard's folder, or the name of a shipped guard: general.")],
     upstream: Annotated[str, typer.Option(help="URL of an OpenAI-compatible endpoint (its /v1), or `embedded`.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,

@@ -23,6 +23,7 @@ from charter.constitution import Constitution, parse
 from charter.errors import BackboneError, ConstitutionError, GuardError
 from charter.guard.policy import Judge
 from charter.guard.session import GuardSession
+from charter.guard.shipped import names, place
 from charter.models.calibrate import ABOVE_ALL, ViewPolicy
 from charter.records import Exchange, Turn, Verdict, View, write_text
 
@@ -210,12 +211,14 @@ def load(folder: Path, backbone: str | None = None) -> Guard:
     """Load a guard folder after checking it.
 
     Args:
+        folder: the folder, or the name of a shipped guard.
         backbone: where the backbone lies now, if not where the guard was trained; it must be the same model.
 
     Raises:
         GuardError: it is missing, damaged, foreign or of another schema version.
         BackboneError: its backbone can't be loaded.
     """
+    folder = place(folder)
     record, digest = read_record(folder)
     try:
         constitution = parse((folder / "constitution.yaml").read_text(encoding="utf-8"), str(folder / "constitution.yaml"))
@@ -238,7 +241,8 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
     """
     path = folder / "guard.json"
     if not path.is_file() or path.is_symlink():
-        raise GuardError(f"{folder}: not a guard (it has no guard.json); make one with `charter build` or `charter train`")
+        known = f", or name a shipped one: {', '.join(names())}" if names() else ""
+        raise GuardError(f"{folder}: not a guard (it has no guard.json); make one with `charter build` or `charter train`{known}")
     try:
         record = GuardRecord.model_validate_json(_bounded(path))
     except ValidationError as error:

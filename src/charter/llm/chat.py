@@ -64,7 +64,9 @@ class Reply:
 
     @staticmethod
     def from_dict(value: dict[str, Any]) -> Reply:
-        return Reply(value["text"], value["prompt_tokens"], value["completion_tokens"], tuple(value["top_logprobs"]), value.get("finish", ""))
+        return Reply(
+            value["text"], value["prompt_tokens"], value["completion_tokens"], tuple(value["top_logprobs"]), value.get("finish", "")
+        )
 
 
 def digest(canonical: str) -> str:

@@ -185,7 +185,13 @@ def _reply(content: bytes, prefill: str) -> Reply:
         tokens = (choice.get("logprobs") or {}).get("content") or []
         top = tuple({str(t["token"]): float(t["logprob"]) for t in token["top_logprobs"]} for token in tokens)
         text = text.encode("utf-8", "replace").decode().removeprefix(prefill)  # no lone surrogates; some servers repeat the prefill
-        return Reply(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), top, str(choice.get("finish_reason") or ""))
+        return Reply(
+            text,
+            int(usage.get("prompt_tokens") or 0),
+            int(usage.get("completion_tokens") or 0),
+            top,
+            str(choice.get("finish_reason") or ""),
+        )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         _garbage(content)
 

@@ -71,5 +71,7 @@ def _interval(name: str, whole: NDArray[np.float64], drawn: NDArray[np.float64],
 def _ratio(name: str, counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """counts: [draws, (true positives, false positives, false negatives)]; NaN where there is nothing to divide by."""
     found, false, missed = counts.T
-    above, below = {"f1": (2 * found, 2 * found + false + missed), "precision": (found, found + false), "recall": (found, found + missed)}[name]
+    above, below = {"f1": (2 * found, 2 * found + false + missed), "precision": (found, found + false), "recall": (found, found + missed)}[
+        name
+    ]
     return np.divide(above, below, out=np.full(len(counts), np.nan), where=below > 0)

@@ -135,7 +135,9 @@ def _row(row: Mapping[str, Any], where: str, parents: Mapping[str, str]) -> Repl
         raise DataError(f"{where}: a row needs a `reply` and `did`, one of {', '.join(DEEDS)}")
     if not isinstance(why, list) or not all(w in parents or w in (SHOULD_NOT, CANNOT) for w in why):
         raise DataError(f"{where}: `why` must be a list of reasons; known are {', '.join([*parents, SHOULD_NOT, CANNOT])}")
-    return Reply(text, did, frozenset(why) | {parents[w] for w in why if w in parents}, str(row.get("lang", "en")), str(row.get("by", "authored")))
+    return Reply(
+        text, did, frozenset(why) | {parents[w] for w in why if w in parents}, str(row.get("lang", "en")), str(row.get("by", "authored"))
+    )
 
 
 def _data(name: str) -> Traversable:
