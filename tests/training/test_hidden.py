@@ -7,10 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from charter.cli import train as cli
 from charter.models.probe import Hidden
 from charter.statistics import auroc
 from charter.training.activations import Windows
-from charter.training.hidden import LINEAR_SHARE, fit_hidden, joined
+from charter.training.hidden import LINEAR_SHARE, UNITS, fit_hidden, joined
 from charter.training.probe import fit_probe
 
 COLUMNS = np.array([0, 2, 3])
@@ -57,3 +58,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_one_alone(xo
     np.testing.assert_array_equal(first.inner, again.inner)
     assert (first.inner != other.inner).any()
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_command_line_names_the_same_width() -> None:
+    assert cli.UNITS == UNITS

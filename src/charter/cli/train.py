@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Budget = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused.")]
 NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same for near misses (the permitted clauses' own examples).")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Drives every draw: the same seed gives the same figures and files.")]
+UNITS = 256
+"""training.hidden.UNITS, which can't be imported here without torch; a test holds the two together."""
 BackboneName = Annotated[str, typer.Option(help="Model whose hidden states are read: embedded, a folder, or a hub id.")]
 
 
@@ -23,12 +25,13 @@ def command(
     near_miss_budget: NearMissBudget = 0.1,
     backbone: BackboneName = "embedded",
     seed: Seed = 0,
+    units: Annotated[int, typer.Option(min=0, max=4096, help="Width of the probe's hidden layer; 0: the linear probe of the paper.")] = UNITS,
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
-    run(data, out, budget, near_miss_budget, backbone, seed)
+    run(data, out, budget, near_miss_budget, backbone, seed, units)
 
 
-def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone: str, seed: int) -> None:
+def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone: str, seed: int, units: int = UNITS) -> None:
     """Train, and say where the guard stands."""
     from charter.cli.progress import stages
     from charter.constitution import load
@@ -42,7 +45,7 @@ def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone:
     check_whole(data)
     constitution = load(data / "constitution.yaml")
     with stages() as step:
-        trained = train(data, constitution, Options(budget, near_miss_budget, backbone, seed=seed), step)
+        trained = train(data, constitution, Options(budget, near_miss_budget, backbone, units=units, seed=seed), step)
     say(pack(trained, constitution, out), out)
 
 
