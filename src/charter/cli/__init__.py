@@ -9,7 +9,23 @@ from typing import NoReturn
 
 import typer
 
-from charter.cli import build, calibrate, check, diff, evaluate, families, init, judge, refusals, review, score, serve, synthesize, train
+from charter.cli import (
+    audit,
+    build,
+    calibrate,
+    check,
+    diff,
+    evaluate,
+    families,
+    init,
+    judge,
+    refusals,
+    review,
+    score,
+    serve,
+    synthesize,
+    train,
+)
 from charter.errors import CharterError
 
 INTERRUPTED, UNREAD = 130, 141
@@ -25,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (init, check, families, synthesize, review, train, build, evaluate, calibrate, score, serve, diff, judge, refusals):
+for verb in (init, check, families, synthesize, review, train, build, evaluate, calibrate, score, serve, audit, diff, judge, refusals):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 

@@ -8,8 +8,11 @@ import anyio
 import uvicorn
 
 from charter.errors import CharterError
+from charter.gateway import logs
 from charter.gateway.app import create_app
+from charter.gateway.audit.log import AuditLog
 from charter.gateway.settings import Settings
+from charter.gateway.spans import Spans
 from charter.gateway.upstream import Upstream
 from charter.guard.holdback import GuardLike
 
@@ -17,7 +20,7 @@ SHUTDOWN_S = 5
 """How long streams may go on after the gateway was told to stop."""
 
 
-def run(guard: GuardLike, settings: Settings, host: str, port: int) -> None:
+def run(guard: GuardLike, settings: Settings, host: str, port: int, audit: AuditLog | None = None, spans: Spans | None = None) -> None:
     """Serve; returns when the process is told to stop.
 
     Args:
@@ -30,8 +33,9 @@ def run(guard: GuardLike, settings: Settings, host: str, port: int) -> None:
     anyio.run(_check, settings)
     listener = _listen(host, port)
     config = uvicorn.Config(
-        create_app(guard, settings), log_level="info", access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S
-    )
+        create_app(guard, settings, audit, spans), log_config=logs.config(), log_level="info", access_log=False, server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )  # fmt: skip
     with listener:
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -34,6 +34,9 @@ class PostgresStore:
             if create:
                 self._create()
             self._check()
+        except AuditError:
+            self.close()
+            raise
         except (StoreDown, ValueError) as error:
             raise AuditError(f"the audit log at {_where(url)} can't be opened ({_first(error)}); start it, or mend --audit") from error
 

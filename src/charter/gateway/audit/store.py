@@ -121,6 +121,9 @@ class SqliteStore:
             if create:
                 self._create()
             self._check()
+        except AuditError:
+            self.close()
+            raise
         except (StoreDown, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise AuditError(f"{path}: can't be opened as an audit log ({reason}); give another file to --audit") from error
