@@ -54,7 +54,7 @@ class Postgres:
     def run(self, program: str, *arguments: str) -> None:
         subprocess.run(
             [self.programs / program, *arguments], check=True, cwd=self.folder, user=self.user if os.getuid() == 0 else None,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300,
         )  # fmt: skip
 
     @property
