@@ -23,7 +23,7 @@ def charter(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Completed
 def test_help_names_every_verb(tmp_path: Path) -> None:
     said = charter("--help", cwd=tmp_path)
     assert said.returncode == 0
-    for verb in ("init", "check", "synthesize", "train", "build", "evaluate", "score", "serve", "diff", "review"):
+    for verb in ("init", "check", "synthesize", "train", "build", "evaluate", "score", "serve", "diff", "review", "audit"):
         assert f"  {verb} " in said.stdout
 
 

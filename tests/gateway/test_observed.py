@@ -16,10 +16,10 @@ import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai import OpenAI
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.conftest import BREAKS, FORBIDDEN, Gateway, Oracle, Script, Scripted, answers, chunk, plays, says, serving
 
@@ -46,7 +46,10 @@ class Watched(Gateway):
         until(lambda: self.log.counts.written == self.log.counts.found and not self.metric("guardrails_requests_active"))
         until(lambda: self.log.counts.written == self.log.counts.found)
         connection = sqlite3.connect(self.path)
-        found = [dict(zip(COLUMNS, row, strict=True)) for row in connection.execute(f"SELECT {', '.join(COLUMNS)} FROM charter_verdicts ORDER BY time")]
+        found = [
+            dict(zip(COLUMNS, row, strict=True))
+            for row in connection.execute(f"SELECT {', '.join(COLUMNS)} FROM charter_verdicts ORDER BY time")
+        ]
         connection.close()
         return [row for row in found if response is None or row["request"] == response.headers["x-charter-request"]]
 
@@ -116,7 +119,9 @@ def test_each_verdict_is_logged_once_with_its_action(
     response = watched.ask(script, prompt, stream=stream, n=1 + any(row[1] for row in expected))
     rows = watched.rows(response)
     assert told(rows) == expected
-    assert {(r["guard"], r["guard_hash"], r["surface"], r["mode"]) for r in rows} == {("oracle", "0123456789abcdef", "/v1/chat/completions", "enforce")}
+    assert {(r["guard"], r["guard_hash"], r["surface"], r["mode"]) for r in rows} == {
+        ("oracle", "0123456789abcdef", "/v1/chat/completions", "enforce")
+    }
     assert all(r["latency_ms"] > 0 for r in rows)
     assert all(r["content"] is None for r in rows)
 
@@ -131,7 +136,10 @@ def test_shadow_mode_finds_what_it_allows_and_keeps_content_where_asked(shadow: 
 
 def test_moderations_are_reported_and_not_acted_on(watched: Watched) -> None:
     response = watched.http.post("/v1/moderations", json={"input": ["fine", FORBIDDEN]})
-    assert told(watched.rows(response)) == [("prompt", 0, False, "report", None, None, False), ("prompt", 0, True, "report", "words", 0, False)]
+    assert told(watched.rows(response)) == [
+        ("prompt", 0, False, "report", None, None, False),
+        ("prompt", 0, True, "report", "words", 0, False),
+    ]
 
 
 def test_a_client_that_goes_away_leaves_its_verdicts(watched: Watched) -> None:
@@ -149,7 +157,9 @@ def test_a_client_that_goes_away_leaves_its_verdicts(watched: Watched) -> None:
 def test_without_the_flag_no_content_is_in_database_spool_metrics_or_spans(pieces: list[str], stream: bool, watched: Watched) -> None:
     response = watched.ask(says(*pieces) if stream else answers("".join(pieces)), f"{SECRET} hello", stream=stream, user=SECRET)
     assert [r["stage"] for r in watched.rows(response)] == ["prompt", "reply"] if pieces or not stream else ["prompt"]
-    kept = b"".join(file.read_bytes() for file in [*watched.path.parent.iterdir(), *watched.path.with_name("log.db.spool").iterdir()] if file.is_file())
+    kept = b"".join(
+        file.read_bytes() for file in [*watched.path.parent.iterdir(), *watched.path.with_name("log.db.spool").iterdir()] if file.is_file()
+    )
     assert b"prompt" in kept
     told = watched.http.get("/metrics").text + "".join(span.to_json() for span in watched.spans.get_finished_spans())
     for word in (SECRET, FORBIDDEN, BREAKS):
@@ -230,8 +240,16 @@ def test_a_request_is_one_line_of_json_without_content(watched: Watched, caplog:
     text = JsonLines().format(record)
     assert "\n" not in text
     line = json.loads(text)
-    assert (line["request"], line["path"], line["status"], line["streamed"]) == (response.headers["x-charter-request"], "/v1/chat/completions", 200, True)
-    assert [(v["stage"], v["verdict"], v["action"], v["clause"]) for v in line["verdicts"]] == [("prompt", "passed", "allow", None), ("reply", "flagged", "block", "words")]
+    assert (line["request"], line["path"], line["status"], line["streamed"]) == (
+        response.headers["x-charter-request"],
+        "/v1/chat/completions",
+        200,
+        True,
+    )
+    assert [(v["stage"], v["verdict"], v["action"], v["clause"]) for v in line["verdicts"]] == [
+        ("prompt", "passed", "allow", None),
+        ("reply", "flagged", "block", "words"),
+    ]
     assert not any(word in text for word in (SECRET, FORBIDDEN))
 
 

@@ -110,14 +110,21 @@ def test_what_people_decided_is_exported_as_labelled_rows(store: Store, tmp_path
         "unclear": a_finding(content=json.dumps(reply)), "undecided": a_finding(content=json.dumps(TURNS)), "bare": a_finding(),
     }  # fmt: skip
     store.insert(list(rows.values()))
-    decide(store, [(rows[name].id, d) for name, d in (("wrong", "harmless"), ("right", "restricted"), ("unclear", "unclear"), ("bare", "harmless"))])
+    decide(
+        store,
+        [(rows[name].id, d) for name, d in (("wrong", "harmless"), ("right", "restricted"), ("unclear", "unclear"), ("bare", "harmless"))],
+    )
     out = tmp_path / "out" / "rows.jsonl"
     assert export(store, Chosen(), out) == {"written": 2, "without_content": 1}
     read = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
     assert set(read) == {rows["wrong"].id, rows["right"].id}
     expected: dict[str, Any] = {"label": "safe", "kind": "prompt", "category": "words", "side": "permitted", "messages": TURNS}
     assert read[rows["wrong"].id].items() >= expected.items()
-    assert (read[rows["right"].id]["label"], read[rows["right"].id]["kind"], read[rows["right"].id]["side"]) == ("harmful", "response", "restricted")
+    assert (read[rows["right"].id]["label"], read[rows["right"].id]["kind"], read[rows["right"].id]["side"]) == (
+        "harmful",
+        "response",
+        "restricted",
+    )
     sets = load_folder(out.parent)
     assert sorted((s.kind, [item.positive for item in s.items]) for s in sets) == [("prompt", [False]), ("response", [True])]
 
