@@ -17,6 +17,7 @@ from charter.cli import (
     diff,
     evaluate,
     families,
+    forecast,
     init,
     judge,
     refusals,
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (init, check, families, synthesize, review, train, build, evaluate, calibrate, score, serve, audit, diff, judge, refusals):
+for verb in (init, check, families, synthesize, review, train, build, evaluate, calibrate, score, serve, audit, diff, judge, refusals, forecast):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 

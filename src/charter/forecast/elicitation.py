@@ -96,7 +96,7 @@ def read_elicitation(path: Path) -> Elicitation:
             raise DataError(f"{where}: is a row of source {source}, and the first row is of source {first}; forecast each by itself")
         found.append(READERS[source](row, where))
     if first is None:
-        raise NoData(f"{path}: has no row; write one JSON object a query, such as {{\"log_p\": -41.2}}")
+        raise NoData(f'{path}: has no row; write one JSON object a query, such as {{"log_p": -41.2}}')
     log_p, samples = (np.array(column) for column in zip(*found, strict=True))
     return from_log_p(log_p.astype(np.float64), first, samples.astype(np.int64) if first == "sampling" else None)
 

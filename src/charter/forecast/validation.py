@@ -138,9 +138,7 @@ def _against(fitted: Fit, rest: Floats, seed: int) -> tuple[Miss, Miss | None, M
     if 0 < tenth < 1 and (rate := frequency(fitted, tenth)).value:
         often = Miss(math.log(rate.value / (10 / len(rest))), _value(rate.low) <= 10 / len(rest) <= _value(rate.high))
     all_ = found.aggregate
-    together = Miss(
-        math.log(max(_value(all_.value), 1e-300) / max(aggregate, 1e-300)), _value(all_.low) <= aggregate <= _value(all_.high)
-    )
+    together = Miss(math.log(max(_value(all_.value), 1e-300) / max(aggregate, 1e-300)), _value(all_.low) <= aggregate <= _value(all_.high))
     return largest, often, together
 
 
