@@ -18,7 +18,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from charter.errors import DataError, NoData
@@ -98,12 +97,12 @@ def best_attempts(noticed: float, harmful: float, most: int) -> int:
 
     The peak of A^k - B^k lies at ln(ln B / ln A) / ln(A / B).
     """
-    kept, none = 1 - noticed, 1 - noticed - harmful
     if noticed <= 0:
         return most
-    if none <= 1e-12 or harmful <= 1e-12:
+    if noticed + harmful >= 1 - 1e-12 or harmful <= 1e-12:
         return 1
-    peak = math.log(math.log(none) / math.log(kept)) / math.log(kept / none)
+    kept, none = math.log1p(-noticed), math.log1p(-noticed - harmful)
+    peak = min(math.log(none / kept) / (kept - none), float(most))
     sides = [min(max(int(side), 1), most) for side in (math.floor(peak), math.ceil(peak))]
     return max(sides, key=lambda k: float(win(k, noticed, harmful)))
 
@@ -198,8 +197,8 @@ def recovered(original: ArrayLike, locked: ArrayLike, unlocked: ArrayLike, level
     n = rows.shape[1]
     if not n:
         raise NoData("a recovered share needs the same items answered before, while hiding and after elicitation, and there is none")
-    rng: Generator = np.random.default_rng(seed)
-    means = np.array([rows[:, rng.integers(0, n, n)].mean(1) for _ in range(4 * DRAWS)]).T
+    patterns, counts = np.unique(rows, axis=1, return_counts=True)  # eight at most: items are drawn by how often each occurs
+    means = patterns @ np.random.default_rng(seed).multinomial(n, counts / n, 4 * DRAWS).T / n
     hidden = means[0] - means[1]
     low, high = (1 - level) / 2, (1 + level) / 2
     if np.quantile(hidden, low) <= 0:

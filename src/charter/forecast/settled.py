@@ -68,7 +68,9 @@ def _moving(data: Elicitation, fitted: Fit, n: float, seed: int) -> Iterator[str
             other = worst(fit(data.psi, fitted.method, top, seed, draws=2), n, seed=seed).log_p.value
         except DataError:
             continue
-        assert told.low is not None and told.high is not None and other is not None
+        assert told.low is not None
+        assert told.high is not None
+        assert other is not None
         if not told.low <= other <= told.high:
             yield (
                 f"the tail has not settled: read off {word} as many values ({top}), the worst query's p is "

@@ -33,7 +33,7 @@ class PowerLaw:
 
     def log_p(self, survival: float) -> float:
         """log of the probability that a share `survival` of the queries exceeds: -c S^(1/alpha)."""
-        return -self.c * survival ** (1 / self.alpha)
+        return -self.c * math.exp(math.log(survival) / self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +130,10 @@ def _against(fitted: Fit, rest: Floats, seed: int) -> tuple[Miss, Miss | None, M
     """Worst query against the largest of the rest; frequency at their tenth largest; aggregate risk against theirs."""
     found = forecast(fitted, len(rest), seed=seed)
     falling = np.sort(rest)[::-1]
-    top, tenth = log_probability(falling[0]), float(probability(falling[9]))
+    top, tenth = float(log_probability(falling[0])), float(probability(falling[9]))
     aggregate = -math.expm1(float(np.log1p(-probability(rest)).sum()))
     told = found.worst
-    largest = Miss(_value(told.log_p.value) - float(top), _value(told.maximum.low) <= top <= _value(told.maximum.high))
+    largest = Miss(_value(told.log_p.value) - top, _value(told.maximum.low) <= top <= _value(told.maximum.high))
     often = None
     if 0 < tenth < 1 and (rate := frequency(fitted, tenth)).value:
         often = Miss(math.log(rate.value / (10 / len(rest))), _value(rate.low) <= 10 / len(rest) <= _value(rate.high))

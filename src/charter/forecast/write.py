@@ -69,7 +69,10 @@ def tell(data: Elicitation, asked: Asked) -> dict[str, Any]:
 def tell_sabotage(log: Log, opportunities: int, alpha: float, threshold: float | None, level: float, seed: int) -> dict[str, Any]:
     """What the trials say of a deployment, and the answers of hidden capability; null where there are none."""
     found = assess(log.trials, log.honest, opportunities, alpha, threshold, level, seed) if log.trials is not None else None
-    share = recovered(*log.answers, level=level, seed=seed).as_dict() if log.answers is not None else None
+    share = None
+    if log.answers is not None:
+        original, locked, unlocked = log.answers
+        share = recovered(original, locked, unlocked, level, seed).as_dict()
     return {"schema": SCHEMA, "seed": seed, "level": level, "sabotage": found and _sabotage(found, alpha), "recovered": share}
 
 
