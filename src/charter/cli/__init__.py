@@ -42,7 +42,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (init, check, families, synthesize, review, train, build, evaluate, calibrate, score, serve, audit, diff, judge, refusals, forecast):
+for verb in (
+    init,
+    check,
+    families,
+    synthesize,
+    review,
+    train,
+    build,
+    evaluate,
+    calibrate,
+    score,
+    serve,
+    audit,
+    diff,
+    judge,
+    refusals,
+    forecast,
+):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 

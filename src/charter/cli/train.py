@@ -25,7 +25,9 @@ def command(
     near_miss_budget: NearMissBudget = 0.1,
     backbone: BackboneName = "embedded",
     seed: Seed = 0,
-    units: Annotated[int, typer.Option(min=0, max=4096, help="Width of the probe's hidden layer; 0: the linear probe of the paper.")] = UNITS,
+    units: Annotated[
+        int, typer.Option(min=0, max=4096, help="Width of the probe's hidden layer; 0: the linear probe of the paper.")
+    ] = UNITS,
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
     run(data, out, budget, near_miss_budget, backbone, seed, units)

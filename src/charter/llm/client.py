@@ -38,8 +38,8 @@ class OpenAIChat:
         self, base_url: str, model: str, api_key: str | None = None, timeout_s: float = 120.0, attempts: int = 6, first_wait_s: float = 0.5,
         role: str = "teacher", budget: Budget | None = None,
     ) -> None:  # fmt: skip
-        """`role` is what errors call it. `api_key` defaults to CHARTER_<ROLE>_KEY, or to none. OPENAI_API_KEY is not read: it must not go to whatever URL is given.
-        Calls that are lost on the way count against `budget`.
+        """`role` is what errors call it. `api_key` defaults to CHARTER_<ROLE>_KEY, or to none. OPENAI_API_KEY is not read: it must not go
+        to whatever URL is given. Calls that are lost on the way count against `budget`.
 
         Raises:
             TeacherError: the URL is not one, or the key can't be sent.
