@@ -94,7 +94,7 @@ def queue(store: Store, chosen: Chosen, most: int) -> list[Flagged]:
     """
     where, values = chosen.where("flagged", "r.id IS NULL")
     rows = _ask(store, f"SELECT {_SHOWN} FROM {_joined()} WHERE {where} ORDER BY score, v.id LIMIT {most:d}", values)
-    return [Flagged(*row[:-1], json.loads(row[-1]) if row[-1] else None) for row in rows]
+    return [Flagged(*(*row[:-1], json.loads(row[-1]) if row[-1] else None)) for row in rows]
 
 
 def decide(store: Store, marks: Sequence[tuple[str, str]]) -> int:
@@ -144,7 +144,7 @@ def export(store: Store, chosen: Chosen, path: Path) -> dict[str, int]:
 
 def _rows(found: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     for row in found:
-        flagged = Flagged(*row[:-2], json.loads(row[-2]))
+        flagged = Flagged(*(*row[:-2], json.loads(row[-2])))
         harmful = row[-1] == "restricted"
         parse_turns(flagged.content, f"verdict {flagged.id}")
         yield {
