@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,10 +46,5 @@ def command(
         settings = Settings(
             upstream, upstream_key=key, mode=mode, on_error=on_error, max_body_bytes=max_body, log_content=log_content and audit != "none"
         )
-        log = None if audit == "none" else open_log(audit, retain_days, audit_spool)
-        if log is not None:
-            stack.callback(log.close)
-        spans = open_spans() if otel else None
-        if spans is not None:
-            stack.callback(spans.close)
-        run(loaded, settings, host, port, log, spans)
+        log = None if audit == "none" else partial(open_log, audit, retain_days, audit_spool)
+        run(loaded, settings, host, port, log, open_spans if otel else None)

@@ -29,7 +29,7 @@ from charter.guard.holdback import GuardLike
 
 
 def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = None, spans: Spans | None = None) -> Starlette:
-    """A gateway that puts `guard` in front of the upstream of `settings`. Log and spans are the caller's to close."""
+    """A gateway that puts `guard` in front of the upstream of `settings`. Log and spans are closed when it stops."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -39,6 +39,7 @@ def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = No
         app.state.scorer = Scorer(guard, settings, counters, observer)
         yield
         await app.state.upstream.aclose()
+        await observer.close()
 
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),

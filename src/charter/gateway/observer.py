@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.to_thread
+
 from charter.gateway.audit.finding import Finding
 from charter.gateway.audit.log import AuditLog
 from charter.gateway.counters import Counters
@@ -13,6 +16,8 @@ from charter.guard.holdback import GuardLike
 if TYPE_CHECKING:
     from charter.gateway.metrics import Metrics
     from charter.gateway.spans import Spans
+
+LAST_S = 1.0
 
 
 class Observer:
@@ -24,6 +29,15 @@ class Observer:
     ) -> None:  # fmt: skip
         self.guard, self.settings, self.counters = guard, settings, counters
         self.audit, self.metrics, self.spans = audit, metrics, spans
+
+    async def close(self) -> None:
+        """The gateway stops: whatever was found gets to disk. Streams that were cut just now have yet to say what they found."""
+        with anyio.move_on_after(LAST_S):
+            while self.metrics is not None and self.metrics.open:
+                await anyio.sleep(0.01)
+        for closed in (self.audit, self.spans):
+            if closed is not None:
+                await anyio.to_thread.run_sync(closed.close)
 
     def found(self, finding: Finding) -> None:
         """A verdict and its action are known."""

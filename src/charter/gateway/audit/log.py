@@ -105,6 +105,8 @@ class AuditLog:
 
     def close(self, within_s: float = CLOSE_S) -> None:
         """Put everything on disk, and into the database what it takes at once; the rest is replayed by the next process."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._wake.set()
         deadline = monotonic() + within_s
