@@ -24,7 +24,7 @@ from charter.training.activations import ActivationStore, Windows
 from charter.training.probe import fit_probe, loudest
 from charter.training.recipe import Recipe
 from charter.training.search import HELD_BACK, STRENGTHS
-from charter.training.tokens import Tokens, token_states
+from charter.training.tokens import Tokens, served_maximum, token_states
 
 SIZES = {"train": 4_000, "token train": 2_000, "dev": 1_000, "public": 80, "reply train": 900, "reply dev": 450, "disguised": 800,
          "held-out families": 400}  # fmt: skip
@@ -34,6 +34,8 @@ PUBLIC = ("xstest", "jbb_behaviors", "aegis_test", "openai_moderation", "mmlu_ot
 SEARCH_STEPS, STEPS = 12, 50
 LEAST = 20
 Heads = tuple[NDArray[np.float32], NDArray[np.float32]]
+Score = Callable[[Windows, int, NDArray[np.float32], NDArray[np.float32], slice | NDArray[np.int64]], NDArray[np.float32]]
+"""Windows, number of exchanges, weights, bias and columns to a score of each exchange, [n, heads]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +161,9 @@ class Study:
 
 
 def fit(
-    windows: Windows, rows: Rows, columns: NDArray[np.int64] | slice = slice(None), recipe: Recipe | None = None
+    windows: Windows, rows: Rows, columns: NDArray[np.int64] | slice = slice(None), recipe: Recipe | None = None, score: Score = loudest
 ) -> tuple[Heads, float]:
-    """A probe and its penalty, the one of three with the best AUROC on a fifth of the parents held back."""
+    """A probe and its penalty, the one of three with the best AUROC of `score` on a fifth of the parents held back."""
     recipe, labels = recipe or Recipe(), rows.labels.astype(np.float32)[:, None]
     back = np.array([split_place(f"penalty:{parent}") < HELD_BACK for parent in rows.parents])
     kept, out = np.flatnonzero(~back), np.flatnonzero(back)
@@ -171,10 +173,15 @@ def fit(
 
         def quality(strength: float) -> float:
             heads = fit_probe(inner, labels[kept], strength, SEARCH_STEPS, columns, recipe=recipe)
-            return auroc(rows.labels[out], loudest(outer, len(out), *heads, columns)[:, 0])
+            return auroc(rows.labels[out], score(outer, len(out), *heads, columns)[:, 0])
 
         strength = max(STRENGTHS, key=quality)
     return fit_probe(windows, labels, strength, STEPS, columns, recipe=recipe), strength
+
+
+def served(window: int) -> Score:
+    """Scores single tokens as serving would with this window."""
+    return lambda windows, n, weights, bias, columns: served_maximum(windows, n, weights, bias, window, columns)
 
 
 def _single(example: Example) -> bool:

@@ -17,9 +17,8 @@ from charter.models.segments import cut
 from charter.records import Exchange, Turn
 from charter.training.recipe import Recipe
 from charter.training.screen import fit_screen
-from charter.training.tokens import served_maximum
 from study.cells import Cell, Outcome, measured
-from study.data import Rows, Study, fit
+from study.data import Rows, Study, fit, served
 from study.views import Seen, part
 
 WORDS = (
@@ -74,8 +73,9 @@ def _probe(study: Study, seen: Seen) -> Outcome:
     train, test = rows(study)
     (own, view), (other, _) = (part(r, seen) for r in (train, test))
     recipe = Recipe("softmax", WINDOW)
-    heads, strength = fit(study.tokens(own, view).windows(), own, recipe=recipe)
-    found = served_maximum(study.tokens(other, view).windows(), len(test.exchanges), *heads, WINDOW)[:, 0]
+    score = served(WINDOW)
+    heads, strength = fit(study.tokens(own, view).windows(), own, recipe=recipe, score=score)
+    found = score(study.tokens(other, view).windows(), len(test.exchanges), *heads, slice(None))[:, 0]
     return Outcome(measured(test, found), len(train.exchanges), {"penalty": strength})
 
 

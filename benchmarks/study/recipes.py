@@ -7,9 +7,8 @@ from typing import Any
 
 from charter.training.probe import loudest
 from charter.training.recipe import Loss, Recipe
-from charter.training.tokens import served_maximum
 from study.cells import Cell, Measured, Outcome, measured
-from study.data import Study, fit
+from study.data import Study, fit, served
 
 LOSSES: tuple[Loss, ...] = ("softmax", "bce", "cummax", "annealed")
 SERVED = 16
@@ -41,11 +40,12 @@ def _fit_tokens(study: Study, recipe: Recipe, **kept: Any) -> Outcome:
     """Fit on single tokens of the chosen layers, and score as serving does: a moving average and its running maximum."""
     train = study.token_train
     tokens = study.tokens(train)
-    heads, strength = fit(tokens.windows(**kept), train, recipe=recipe)
+    score = served(recipe.window)
+    heads, strength = fit(tokens.windows(**kept), train, recipe=recipe, score=score)
     sets: dict[str, Measured] = {}
     for rows in study.checks:
         own = study.tokens(rows).windows(**kept)
-        sets |= measured(rows, served_maximum(own, len(rows.exchanges), *heads, recipe.window)[:, 0])
+        sets |= measured(rows, score(own, len(rows.exchanges), *heads, slice(None))[:, 0])
     return Outcome(sets, len(train.exchanges), {"penalty": strength, "tokens": len(tokens.owner), "cut": tokens.cut})
 
 

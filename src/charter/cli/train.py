@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,10 @@ NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Drives every draw: the same seed gives the same figures and files.")]
 UNITS = 256
 """training.hidden.UNITS, which can't be imported here without torch; a test holds the two together."""
+Loss = Literal["softmax", "bce", "cummax", "annealed"]
+ProbeLoss = Annotated[
+    Loss, typer.Option(help="Of the probe: the loudest windows (softmax), all alike (bce), running maximum, or annealed to it.")
+]
 BackboneName = Annotated[str, typer.Option(help="Model whose hidden states are read: embedded, a folder, or a hub id.")]
 
 
@@ -28,12 +32,15 @@ def command(
     units: Annotated[
         int, typer.Option(min=0, max=4096, help="Width of the probe's hidden layer; 0: the linear probe of the paper.")
     ] = UNITS,
+    loss: ProbeLoss = "softmax",
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
-    run(data, out, budget, near_miss_budget, backbone, seed, units)
+    run(data, out, budget, near_miss_budget, backbone, seed, units, loss)
 
 
-def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone: str, seed: int, units: int = UNITS) -> None:
+def run(
+    data: Path, out: Path, budget: float, near_miss_budget: float, backbone: str, seed: int, units: int = UNITS, loss: Loss = "softmax"
+) -> None:
     """Train, and say where the guard stands."""
     from charter.cli.progress import stages
     from charter.constitution import load
@@ -47,7 +54,7 @@ def run(data: Path, out: Path, budget: float, near_miss_budget: float, backbone:
     check_whole(data)
     constitution = load(data / "constitution.yaml")
     with stages() as step:
-        trained = train(data, constitution, Options(budget, near_miss_budget, backbone, units=units, seed=seed), step)
+        trained = train(data, constitution, Options(budget, near_miss_budget, backbone, units=units, seed=seed, loss=loss), step)
     say(pack(trained, constitution, out), out)
 
 

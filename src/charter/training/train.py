@@ -24,6 +24,7 @@ from charter.training.activations import ActivationStore, Windows
 from charter.training.hidden import UNITS, fit_hidden, joined
 from charter.training.operating_point import operating_point
 from charter.training.probe import fit_probe
+from charter.training.recipe import Loss, Recipe
 from charter.training.screen import fit_screen
 from charter.training.search import choose
 from charter.training.table import Table, tables, training_rows
@@ -49,6 +50,8 @@ class Options:
     """Of the probe's hidden layer; 0 for the linear probe of the paper alone."""
     seed: int = 0
     """Of the hidden layer; the other fits are convex and draw nothing."""
+    loss: Loss = "softmax"
+    """Of the linear probe (`training.recipe`); the default is the paper's."""
     cache: Path | None = None
     """Where activations are kept between runs; None for the user's cache."""
 
@@ -143,13 +146,21 @@ def _fitted(
     progress: Progress,
 ) -> ProbeHeads:
     steps = iter(range(1, 1_000))
-    linear = fit_probe(windows, labels, strength, columns=columns, progress=lambda _: progress(f"probe, {view} view", next(steps), 60))
+    linear = fit_probe(
+        windows,
+        labels,
+        strength,
+        columns=columns,
+        recipe=Recipe(options.loss),
+        progress=lambda _: progress(f"probe, {view} view", next(steps), 60),
+    )
     if not options.units:
-        return *linear, None
+        return _rounded(linear[0]), linear[1], None
     hidden = fit_hidden(
         windows, labels, columns, options.seed, options.units, lambda done, total: progress(f"hidden layer, {view} view", done, total)
     )
-    return joined(linear, hidden)
+    weights, biases, layer = joined(linear, hidden)
+    return _rounded(weights), biases, layer
 
 
 def _probe(backbone: Backbone, heads: dict[View, ProbeHeads]) -> Probe:
@@ -157,8 +168,10 @@ def _probe(backbone: Backbone, heads: dict[View, ProbeHeads]) -> Probe:
     return Probe(backbone.layers, {view: w for view, (w, _, _) in heads.items()}, {view: b for view, (_, b, _) in heads.items()}, hidden)
 
 
+def _rounded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As they will be stored, so that calibration sees what serving will."""
+    return weights.astype(np.float16).astype(np.float32)
+
+
 def _screen(heads: dict[View, Heads]) -> Screen:
-    # Rounded as they will be stored, so that calibration sees what serving will.
-    return Screen(
-        {view: w.astype(np.float16).astype(np.float32) for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()}
-    )
+    return Screen({view: _rounded(w) for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()})
