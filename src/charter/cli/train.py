@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Budget = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused.")]
 NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same for near misses (the permitted clauses' own examples).")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Drives every draw: the same seed gives the same figures and files.")]
-UNITS = 256
+UNITS = 128
 """training.hidden.UNITS, which can't be imported here without torch; a test holds the two together."""
 Loss = Literal["softmax", "bce", "cummax", "annealed"]
 ProbeLoss = Annotated[
