@@ -66,7 +66,13 @@ def test_an_endpoint_is_asked_and_blocks_are_told_from_refusals(url: str, tmp_pa
     said = refusals("--endpoint", url, "--endpoint-model", "m", "--prompts", "prompts.jsonl", "--out", "rows.jsonl", "--json", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     outcomes = {r["id"]: r["outcome"] for r in map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())}
-    assert outcomes == {"the cellar": "blocked", "the attic": "refused", "this picture": "incapable", "a storm": "unscored", "tea": "complied"}
+    assert outcomes == {
+        "the cellar": "blocked",
+        "the attic": "refused",
+        "this picture": "incapable",
+        "a storm": "unscored",
+        "tea": "complied",
+    }
     found = json.loads(said.stdout)
     assert (found["harmless"]["n"], found["harmless"]["unscored"]) == (4, 1)
     assert found["harmless"]["not_answered"]["value"] == 0.75

@@ -10,7 +10,11 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from charter.errors import DataError
 from charter.refusals.agreement import agreement
 
-ROWS = st.lists(st.tuples(st.sampled_from(["refusal", "compliance", "partial_refusal"]), st.sampled_from(["refused", "partly", "complied"])), min_size=1, max_size=40)
+ROWS = st.lists(
+    st.tuples(st.sampled_from(["refusal", "compliance", "partial_refusal"]), st.sampled_from(["refused", "partly", "complied"])),
+    min_size=1,
+    max_size=40,
+)
 
 
 @settings(deadline=None)

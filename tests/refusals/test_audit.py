@@ -35,7 +35,13 @@ def test_each_outcome_is_told_from_the_others(outcome: str) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.tuples(st.sampled_from([*REPLIES, "blocked"]), st.sampled_from([True, False, None]), st.sampled_from(["a", "b", ""])), min_size=1, max_size=25))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*REPLIES, "blocked"]), st.sampled_from([True, False, None]), st.sampled_from(["a", "b", ""])),
+        min_size=1,
+        max_size=25,
+    )
+)
 def test_shares_add_up_overall_and_over_slices(drawn: list[tuple[str, bool | None, str]]) -> None:
     judged = [judge(row(*one), load()) for one in drawn]
     found = summary(judged)
@@ -76,7 +82,9 @@ def test_what_is_known_of_a_row_is_read(tmp_path: Path) -> None:
 
 
 def test_prompt_labels_say_which_prompts_are_harmless(tmp_path: Path) -> None:
-    values = [{"messages": [{"role": "user", "content": "a"}], "label": label, "kind": "prompt"} for label in ("safe", "harmful", "controversial")]
+    values = [
+        {"messages": [{"role": "user", "content": "a"}], "label": label, "kind": "prompt"} for label in ("safe", "harmful", "controversial")
+    ]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(v) + "\n" for v in values))
     assert [r.harmless for r in rows(tmp_path / "p.jsonl", False)] == [True, False, None]
 

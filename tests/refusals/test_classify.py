@@ -98,7 +98,7 @@ def test_shipped_weights_are_of_the_shipped_data() -> None:
     assert told["parents"] == {reason: parent for parent, known in reasons().items() for reason in known}
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", b"\xff" * 64, b'\x02\x00\x00\x00\x00\x00\x00\x00{}'])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\xff" * 64, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"])
 def test_a_file_that_is_no_classifier_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(DataError, match="no classifier of replies"):

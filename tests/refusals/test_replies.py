@@ -40,7 +40,10 @@ def test_recorded_replies_leave_out_what_the_embedded_model_wrote() -> None:
 
 
 def test_composed_replies_hold_their_pieces_and_keep_their_label() -> None:
-    refusal, answer = Reply("I cannot go there.", "refused", frozenset({"cannot"})), Reply("The harbour lies east of the mill. " * 3, "complied")
+    refusal, answer = (
+        Reply("I cannot go there.", "refused", frozenset({"cannot"})),
+        Reply("The harbour lies east of the mill. " * 3, "complied"),
+    )
     made = composed([refusal, answer], 200, seed=3)
     assert made == composed([refusal, answer], 200, seed=3) != composed([refusal, answer], 200, seed=4)
     assert {reply.did for reply in made} == set(DEEDS)

@@ -68,7 +68,7 @@ def save(classifier: Classifier, path: Path) -> None:
 
     told = {"schema": SCHEMA, "heads": classifier.heads, "parents": classifier.parents, "data": fingerprint()}
     metadata = {"charter": json.dumps(told)}  # one entry: the order of several is not fixed
-    tensors = {"weights": classifier._weights.astype(np.float16), "biases": classifier._biases}
+    tensors: dict[str, NDArray[Any]] = {"weights": classifier._weights.astype(np.float16), "biases": classifier._biases}
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     try:
