@@ -12,14 +12,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from charter.gateway.chat import chat, unless_gone
+from charter.gateway.choices import Chat, Completions
 from charter.gateway.counters import Counters
 from charter.gateway.errors import HTTPProblem, answer_crash, answer_problem, answer_unknown
+from charter.gateway.generate import route, unless_gone
+from charter.gateway.messages import Messages
 from charter.gateway.moderations import moderate
+from charter.gateway.responses import Responses
 from charter.gateway.scoring import Scorer
 from charter.gateway.settings import Settings
+from charter.gateway.surface import Surface
 from charter.gateway.upstream import Upstream, reply_headers
 from charter.guard.holdback import GuardLike
+
+SURFACES: tuple[Surface, ...] = (Chat(), Completions(), Messages(), Responses())
+"""Those that generate."""
 
 
 def create_app(guard: GuardLike, settings: Settings) -> Starlette:
@@ -33,7 +40,7 @@ def create_app(guard: GuardLike, settings: Settings) -> Starlette:
         await app.state.upstream.aclose()
 
     routes = [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
+        *map(route, SURFACES),
         Route("/v1/moderations", moderate, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),

@@ -112,11 +112,9 @@ class Conversation:
         return self.settings.on_error == "open" or self.settings.mode == "shadow"
 
     def channel(self, key: Key) -> Channel:
-        """A new channel. The first choice's content goes on with the session that judged the prompt."""
-        if key[0] == 0 and key[1][1:] == ("content",):
-            first, self._first = self._first, None
-            return Channel(self, key, first)
-        return Channel(self, key, None)
+        """A new channel. The first one goes on with the session that judged the prompt."""
+        first, self._first = self._first, None
+        return Channel(self, key, first)
 
 
 class Channel:
@@ -141,6 +139,11 @@ class Channel:
     @property
     def flagged(self) -> bool:
         return self.verdict.flagged
+
+    @property
+    def text(self) -> str:
+        """All that came, what is withheld included."""
+        return "".join(self._text)
 
     @property
     def held(self) -> str:
