@@ -38,6 +38,11 @@ class Oracle:
     def __init__(self) -> None:
         self.threads: set[str] = set()
         self.opened: list[tuple[Turn, ...]] = []
+        self.n_read = 0
+        """Segments."""
+
+    def __deepcopy__(self, memo: object) -> Oracle:
+        return self
 
     def open(self, turns: tuple[Turn, ...]) -> OracleSession:
         self.opened.append(turns)
@@ -48,6 +53,7 @@ class Oracle:
 
     def restricted(self, segment: str) -> bool:
         self.threads.add(threading.current_thread().name)
+        self.n_read += 1
         if BREAKS in segment:
             raise RuntimeError(f"broke at {segment}")
         if STALLS in segment:
@@ -222,7 +228,7 @@ def gateways(upstream: Scripted) -> Iterator[Callable[..., Gateway]]:
             if key not in running:
                 guard = Oracle()
                 url = stack.enter_context(serving(create_app(guard, Settings(**{"upstream_url": upstream.url, **settings}))))
-                http = stack.enter_context(httpx2.Client(base_url=url, timeout=20, trust_env=False))
+                http = stack.enter_context(httpx2.Client(base_url=url, timeout=60, trust_env=False))
                 client = stack.enter_context(OpenAI(base_url=url + "/v1", api_key="sk-client", max_retries=0))
                 running[key] = Gateway(url, guard, upstream, http, client)
             return running[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,12 @@ def command(
     on_error: Annotated[
         Literal["closed", "open"], typer.Option(help="When scoring fails: withhold the text, or let it pass and count it.")
     ] = "closed",
+    on_block: Annotated[
+        Literal["content_filter", "error", "refusal"],
+        typer.Option(help="What the client sees of a block: a content filter's finish reason, an error, or --refusal with that reason."),
+    ] = "content_filter",
+    refusal: Annotated[str, typer.Option(help="The words of --on-block refusal.")] = "I can't help with that.",
+    lookahead: Annotated[int, typer.Option(min=0, max=1_024, help="Tokens scored beyond one before it leaves: later, but more whole.")] = 0,
     max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
 ) -> None:
     """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
@@ -26,11 +33,14 @@ def command(
     from charter.gateway.settings import Settings
     from charter.guard.folder import load
 
-    loaded = load(guard)
+    loaded = replace(load(guard), lookahead=lookahead)
     with ExitStack() as stack:
         if upstream == "embedded":
             from charter.llm.embedded import embedded_server
 
             upstream = stack.enter_context(embedded_server())
         key = os.environ.get("CHARTER_UPSTREAM_KEY")
-        run(loaded, Settings(upstream, upstream_key=key, mode=mode, on_error=on_error, max_body_bytes=max_body), host, port)
+        settings = Settings(
+            upstream, upstream_key=key, mode=mode, on_error=on_error, on_block=on_block, refusal=refusal, max_body_bytes=max_body
+        )
+        run(loaded, settings, host, port)

@@ -12,14 +12,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from charter.errors import UpstreamError
+from charter.gateway.check import check, nemo
 from charter.gateway.choices import Chat, Completions
 from charter.gateway.counters import Counters
 from charter.gateway.errors import HTTPProblem, answer_crash, answer_problem, answer_unknown
 from charter.gateway.generate import route, unless_gone
+from charter.gateway.kept import Kept
+from charter.gateway.litellm import Call, guardrail
 from charter.gateway.messages import Messages
 from charter.gateway.moderations import moderate
 from charter.gateway.responses import Responses
 from charter.gateway.scoring import Scorer
+from charter.gateway.sessions import GuardedReply, close, feed, open_session
 from charter.gateway.settings import Settings
 from charter.gateway.surface import Surface
 from charter.gateway.upstream import Upstream, reply_headers
@@ -36,6 +41,8 @@ def create_app(guard: GuardLike, settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.upstream = Upstream(settings)
         app.state.scorer = Scorer(guard, settings, Counters())
+        app.state.sessions = Kept[GuardedReply](settings.max_sessions, settings.session_idle_s)
+        app.state.calls = Kept[Call](settings.max_sessions, settings.session_idle_s)
         yield
         await app.state.upstream.aclose()
 
@@ -43,6 +50,13 @@ def create_app(guard: GuardLike, settings: Settings) -> Starlette:
         *map(route, SURFACES),
         Route("/v1/moderations", moderate, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/guard/check", check, methods=["POST"]),
+        Route("/v1/guard/sessions", open_session, methods=["POST"]),
+        Route("/v1/guard/sessions/{id}", feed, methods=["POST"]),
+        Route("/v1/guard/sessions/{id}", close, methods=["DELETE"]),
+        Route("/v1/checks", nemo, methods=["POST"]),
+        Route("/beta/litellm_basic_guardrail_api", guardrail, methods=["POST"]),
+        Route("/readyz", readyz, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),
     ]
     handlers = {HTTPProblem: answer_problem, HTTPException: answer_unknown, ClientDisconnect: _gone, Exception: answer_crash}
@@ -73,6 +87,16 @@ async def healthz(request: Request) -> Response:
             "counters": asdict(scorer.counters),
         }
     )
+
+
+async def readyz(request: Request) -> Response:
+    """Whether requests can be served: 503 with the reason while the upstream doesn't answer, or refuses our key."""
+    upstream: Upstream = request.app.state.upstream
+    try:
+        await unless_gone(request, upstream.check)
+    except UpstreamError as error:
+        return JSONResponse({"status": "not ready", "reason": str(error)}, 503)
+    return JSONResponse({"status": "ready"})
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:

@@ -5,6 +5,7 @@ A channel is one text of one choice: its content, its reasoning, the arguments o
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -79,6 +80,7 @@ class Conversation:
         self.unscored = False
         """Scoring the prompt failed and on_error is open: nothing of this conversation is scored."""
         self._first: OpenGuard | None = None
+        self._judged: OpenGuard | None = None
 
     async def check_prompt(self) -> Verdict:
         """Judge the prompt.
@@ -87,7 +89,7 @@ class Conversation:
             ScoringFailed: and failures are closed.
         """
         try:
-            self._first = await self.scorer.call(self.scorer.guard.open, self.turns)
+            self._first = self._judged = await self.scorer.call(self.scorer.guard.open, self.turns)
         except ScoringFailed:
             if not self.passes_failures:
                 raise
@@ -98,6 +100,14 @@ class Conversation:
             self.scorer.counters.flagged_prompts += 1
             record(self.verdict, decide(self.verdict, self.settings.mode), "prompt")
         return self.verdict
+
+    async def clause_scores(self) -> dict[str, float]:
+        """Highest probability of each clause in the prompt and the first of the reply's channels; none where it was not scored.
+
+        Raises:
+            ScoringFailed: whatever on_error says.
+        """
+        return await self.scorer.call(self.scorer.guard.clause_scores, self._judged) if self._judged is not None else {}
 
     def count_reply(self, verdict: Verdict) -> None:
         """A choice of the reply was flagged."""
@@ -173,6 +183,23 @@ class Channel:
         session = self._session
         return rest + await self._step("", lambda: session.flush())
 
+    async def glance(self) -> Verdict:
+        """The verdict if the text ended here. The channel goes on as if nobody had asked; only the open word is scored twice.
+
+        Raises:
+            ScoringFailed: and failures are closed. The channel is at its end then.
+        """
+        session = self._session
+        if session is None or self.unscored or self.flagged or self.flushed:
+            return self.verdict
+        try:
+            return await self._scorer.call(_ended, session)
+        except ScoringFailed:
+            if not self._conversation.passes_failures:
+                raise
+            self.unscored = True
+            return self.verdict
+
     async def _take(self, text: str) -> str:
         self._text.append(text)
         self._held += text
@@ -224,6 +251,13 @@ class Channel:
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _ended(session: OpenGuard) -> Verdict:
+    """A copy's verdict once it has been flushed, in a worker thread."""
+    twin = copy.deepcopy(session)
+    twin.flush()
+    return twin.reply_verdict
 
 
 def record(verdict: Verdict, action: str, stage: str) -> None:

@@ -104,12 +104,12 @@ class GuardedChoice:
         for path, text in self._stream.deltas(part):
             if text:
                 await self._push(path, text, passed)
-        clean = True
-        for text in self._stream.wholes(part):
-            clean = clean and await self._whole(text, passed)
         for path in self._stream.ends(part, self._channels):
             if not self._flagged:
                 await self._flush(path, passed, again=True)
+        clean = True
+        for text in self._stream.wholes(part):
+            clean = clean and await self._whole(text, passed)
         return clean
 
     @property
