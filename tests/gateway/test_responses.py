@@ -16,6 +16,9 @@ KINDS = {
     "function_call": ("response.function_call_arguments", "arguments"),
 }  # fmt: skip
 
+ECHO = f"never say {FORBIDDEN}"
+"""What a response repeats of its request, which is not the model's."""
+
 
 def item(place: int, kind: str, text: str, status: str = "completed") -> dict[str, Any]:
     base = {"type": kind, "id": f"it_{place}", "status": status}
@@ -28,8 +31,8 @@ def item(place: int, kind: str, text: str, status: str = "completed") -> dict[st
 
 
 def response(status: str, *output: dict[str, Any], **more: Any) -> dict[str, Any]:
-    base = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "error": None, "incomplete_details": None, "instructions": FORBIDDEN}
-    tools = [{"type": "function", "name": "f", "description": FORBIDDEN, "parameters": {}, "strict": True}]
+    base = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "error": None, "incomplete_details": None, "instructions": ECHO}
+    tools = [{"type": "function", "name": "f", "description": ECHO, "parameters": {}, "strict": True}]
     return {**base, "status": status, "output": list(output), "parallel_tool_calls": True, "tool_choice": "auto", "tools": tools, "metadata": {}, **more}
 
 
@@ -118,7 +121,7 @@ def test_what_is_said_again_and_differs_is_scored_anew(gateway: Gateway, change:
 
 
 RESTRICTED: list[dict[str, Any]] = [
-    {"input": FORBIDDEN}, {"input": "a", "instructions": FORBIDDEN}, {"prompt": {"id": "p", "variables": {"type": FORBIDDEN}}},
+    {"input": FORBIDDEN}, {"input": "a", "instructions": ECHO}, {"prompt": {"id": "p", "variables": {"type": FORBIDDEN}}},
     {"input": [{"role": "user", "content": [{"type": "input_text", "text": FORBIDDEN}]}]},
     {"input": [{"role": "developer", "content": FORBIDDEN}]},
     {"input": [{"type": "function_call_output", "call_id": "c", "output": FORBIDDEN}]},

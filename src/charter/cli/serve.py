@@ -26,6 +26,7 @@ def command(
     ] = "content_filter",
     refusal: Annotated[str, typer.Option(help="The words of --on-block refusal.")] = "I can't help with that.",
     lookahead: Annotated[int, typer.Option(min=0, max=1_024, help="Tokens scored beyond one before it leaves: later, but more whole.")] = 0,
+    max_sessions: Annotated[int, typer.Option(min=1, help="Guard sessions open at once, and calls of LiteLLM's that are remembered.")] = 128,
     max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
 ) -> None:
     """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
@@ -41,6 +42,7 @@ def command(
             upstream = stack.enter_context(embedded_server())
         key = os.environ.get("CHARTER_UPSTREAM_KEY")
         settings = Settings(
-            upstream, upstream_key=key, mode=mode, on_error=on_error, on_block=on_block, refusal=refusal, max_body_bytes=max_body
-        )
+            upstream, upstream_key=key, mode=mode, on_error=on_error, on_block=on_block, refusal=refusal,
+            max_sessions=max_sessions, max_body_bytes=max_body,
+        )  # fmt: skip
         run(loaded, settings, host, port)

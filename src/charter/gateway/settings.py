@@ -42,9 +42,9 @@ class Settings:
     """Longest that one scoring step may take, waiting for a free thread included."""
     score_threads: int = 4
     """Scoring steps at once; more of them wait their turn."""
-    max_sessions: int = 1_024
-    """Guard sessions open at once, and conversations of LiteLLM's that are remembered."""
-    session_idle_s: float = 300.0
+    max_sessions: int = 128
+    """Guard sessions open at once, and conversations of LiteLLM's that are remembered; each holds the backbone's cache of its text."""
+    session_idle_s: float = 120.0
     """How long either is kept while nobody asks for it."""
 
     def __post_init__(self) -> None:

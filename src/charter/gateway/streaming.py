@@ -52,7 +52,8 @@ class GuardedChoice:
         """
         came: dict[Path, str] = {}
         for path, text in self._stream.deltas(part):
-            came[path] = came.get(path, "") + text
+            if text:  # an empty one has no room for the rest of its channel, which then comes before
+                came[path] = came.get(path, "") + text
         finished = self._stream.finished(part)
         passed: dict[Path, str] = {}
         problem: str | None = None
@@ -69,7 +70,7 @@ class GuardedChoice:
         kept: JSON | None = part
         if self._conversation.settings.mode == "enforce":
             changed = self._held or any(passed.get(path, "") != text for path, text in came.items())
-            kept = self._stream.replaced(part, passed, changed) if clean else None
+            kept = self._stream.replaced(part, {path: passed.get(path, "") for path in came}, changed) if clean else None
             if self.cut and kept is not None:
                 kept = self._stream.unfinished(kept)
         if finished and not self.cut:
