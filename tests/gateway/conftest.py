@@ -38,6 +38,11 @@ class Oracle:
     def __init__(self) -> None:
         self.threads: set[str] = set()
         self.opened: list[tuple[Turn, ...]] = []
+        self.n_read = 0
+        """Segments."""
+
+    def __deepcopy__(self, memo: object) -> Oracle:
+        return self
 
     def open(self, turns: tuple[Turn, ...]) -> OracleSession:
         self.opened.append(turns)
@@ -48,6 +53,7 @@ class Oracle:
 
     def restricted(self, segment: str) -> bool:
         self.threads.add(threading.current_thread().name)
+        self.n_read += 1
         if BREAKS in segment:
             raise RuntimeError(f"broke at {segment}")
         if STALLS in segment:
@@ -123,7 +129,8 @@ class Scripted:
         self.headers: list[dict[str, str]] = []
         self.let_go = threading.Semaphore(0)
         """One more for each stream that was closed before its end."""
-        self.app = Starlette(routes=[Route("/v1/chat/completions", self._chat, methods=["POST"]), Route("/v1/models", self._models)])
+        paths = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses")
+        self.app = Starlette(routes=[*(Route(p, self._chat, methods=["POST"]) for p in paths), Route("/v1/models", self._models)])
 
     def plays(self, script: Script) -> str:
         """The model name to ask for."""
@@ -187,6 +194,11 @@ class Gateway:
     def counters(self) -> dict[str, int]:
         return dict(self.http.get("/healthz").json()["counters"])
 
+    def post(self, path: str, body: dict[str, Any], script: Script | None = None, **headers: str) -> httpx2.Response:
+        """A request to any path, answered by the script where it goes upstream."""
+        named = {"model": self.upstream.plays(script)} if script else {}
+        return self.http.post(path, json={**named, **body}, headers=headers)
+
     def ask(self, script: Script, prompt: Any = "hello", **more: Any) -> httpx2.Response:
         """A chat request that is answered by the script, read to its end."""
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -216,7 +228,7 @@ def gateways(upstream: Scripted) -> Iterator[Callable[..., Gateway]]:
             if key not in running:
                 guard = Oracle()
                 url = stack.enter_context(serving(create_app(guard, Settings(**{"upstream_url": upstream.url, **settings}))))
-                http = stack.enter_context(httpx2.Client(base_url=url, timeout=20, trust_env=False))
+                http = stack.enter_context(httpx2.Client(base_url=url, timeout=60, trust_env=False))
                 client = stack.enter_context(OpenAI(base_url=url + "/v1", api_key="sk-client", max_retries=0))
                 running[key] = Gateway(url, guard, upstream, http, client)
             return running[key]
@@ -276,6 +288,21 @@ def content(chunks: list[Any], index: int = 0, field: str = "content") -> str:
     return "".join(
         c["delta"].get(field) or "" for ch in chunks if isinstance(ch, dict) for c in ch.get("choices", []) if c["index"] == index
     )
+
+
+def named(value: dict[str, Any]) -> bytes:
+    """One server-sent event under its type, as Anthropic and OpenAI's responses are streamed."""
+    return f"event: {value['type']}\n".encode() + event(value)
+
+
+def typed(body: bytes) -> list[dict[str, Any]]:
+    """The events of such a stream of ours; each stands under its type."""
+    found = []
+    for block in filter(None, body.decode().split("\n\n")):
+        name, data = block.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    return found
 
 
 def finishes(chunks: list[Any], index: int = 0) -> list[str]:

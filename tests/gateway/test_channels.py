@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charter.gateway.channels import choice_of, replaced, texts, turns_of
+from charter.gateway.choices import choice_of, replaced, texts, turns_of
 
 KEYS = st.sampled_from(["content", "role", "id", "type", "index", "tool_calls", "function", "name", "x"])
 JSON = st.recursive(

@@ -179,6 +179,11 @@ def test_a_chunk_that_is_left_without_anything_is_not_sent(gateway: Gateway) -> 
     assert [c["choices"][0]["delta"] for c in got[:-1]] == [{"role": "assistant", "content": ""}, {"content": "abc"}, {"content": " d"}, {}]
 
 
+def test_the_rest_finds_its_place_where_the_last_delta_is_empty(gateway: Gateway) -> None:
+    got = gateway.stream(plays(chunk({"content": "one two "}), chunk({"content": ""}, finish="stop")))
+    assert (content(got), finishes(got)) == ("one two ", ["stop"])
+
+
 def test_logprobs_leave_only_with_a_text_that_is_whole(gateway: Gateway) -> None:
     pieces = [chunk({"content": t}) for t in ("one", " two", f" {FORBIDDEN}")]
     for piece in pieces:

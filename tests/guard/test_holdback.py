@@ -96,3 +96,23 @@ def test_text_that_a_broken_checker_took_never_leaves() -> None:
     with pytest.raises(RuntimeError):
         holdback.flush()
     assert holdback.released == 3
+
+
+@given(data=st.data(), lookahead=st.integers(0, 5))
+def test_with_lookahead_a_token_waits_for_those_after_it_and_a_flag_takes_it_back(
+    data: st.DataObject, lookahead: int, texts: Any, chunked: Chunker
+) -> None:
+    text = data.draw(texts)
+    flagged = data.draw(st.none() | st.integers(0, len(cut(text))))
+    checker = FlagsAt(flagged)
+    holdback, released = HoldBack(checker, lookahead), ""
+    for chunk in chunked(data, text):
+        released += holdback.push(chunk)
+        passed = checker.judged[:flagged]
+        if flagged is None or flagged >= len(checker.judged):
+            assert released == "".join(passed[: max(0, len(passed) - lookahead)])
+    released += holdback.flush()
+    whole = [*cut(text), ""]
+    assert released == "".join(whole if flagged is None else whole[: max(0, flagged - lookahead)])
+    assert released + "".join(holdback.withheld) == "".join(checker.judged)
+    assert holdback.released == len(released)

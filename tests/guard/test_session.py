@@ -137,3 +137,28 @@ def test_clause_scores_are_the_highest_of_prompt_and_reply_together(random_casca
         highest = [float(PASSES.probability(z[:, number]).max()) for z in (scored.prompt, scored.reply)]
         assert before[clause] == pytest.approx(highest[0], abs=1e-3)
         assert session.clause_scores[clause] == pytest.approx(max(highest), abs=1e-3)
+
+
+def test_a_copy_goes_on_by_itself_and_shares_the_model(random_cascade: Cascade) -> None:
+    import copy
+
+    session, alone = (_session(random_cascade, PASSES, ViewPolicy(1.0, 1.0, 0.0)) for _ in range(2))
+    half = len(REPLY) // 2
+    assert session.push(REPLY[:half]) == alone.push(REPLY[:half])
+    twin = copy.deepcopy(session)
+    assert twin._reply._session._cascade is random_cascade
+    twin.push("something else altogether")
+    twin.flush()
+    assert session.push(REPLY[half:]) + session.flush() == alone.push(REPLY[half:]) + alone.flush()
+    assert session.reply_verdict == alone.reply_verdict
+    assert session.clause_scores == alone.clause_scores != twin.clause_scores
+
+
+def test_a_guards_lookahead_keeps_the_last_tokens_until_the_end(random_cascade: Cascade) -> None:
+    policies: dict[View, ViewPolicy] = {"prompt": PASSES, "exchange": PASSES}
+    plain = _session(random_cascade, PASSES, PASSES)
+    later = GuardSession(random_cascade.open(PROMPT), policies, random_cascade.clauses, 5)
+    now, then = plain.push(REPLY), later.push(REPLY)
+    assert now.startswith(then)
+    assert len(then) < len(now)
+    assert then + later.flush() == now + plain.flush() == REPLY

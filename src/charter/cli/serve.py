@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,15 @@ def command(
     on_error: Annotated[
         Literal["closed", "open"], typer.Option(help="When scoring fails: withhold the text, or let it pass and count it.")
     ] = "closed",
+    on_block: Annotated[
+        Literal["content_filter", "error", "refusal"],
+        typer.Option(help="What the client sees of a block: a content filter's finish reason, an error, or --refusal with that reason."),
+    ] = "content_filter",
+    refusal: Annotated[str, typer.Option(help="The words of --on-block refusal.")] = "I can't help with that.",
+    lookahead: Annotated[int, typer.Option(min=0, max=1_024, help="Tokens scored beyond one before it leaves: later, but more whole.")] = 0,
+    max_sessions: Annotated[
+        int, typer.Option(min=1, help="Guard sessions open at once, and calls of LiteLLM's that are remembered.")
+    ] = 128,
     max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
     audit: Annotated[str, typer.Option(help="Audit log: an SQLite file, postgresql://HOST/NAME, or `none`.")] = "charter-audit.db",
     log_content: Annotated[bool, typer.Option("--log-content", help="Keep what was said in the audit log too.")] = False,
@@ -36,7 +46,7 @@ def command(
     from charter.gateway.spans import open_spans
     from charter.guard.folder import load
 
-    loaded = load(guard)
+    loaded = replace(load(guard), lookahead=lookahead)
     with ExitStack() as stack:
         if upstream == "embedded":
             from charter.llm.embedded import embedded_server
@@ -44,7 +54,8 @@ def command(
             upstream = stack.enter_context(embedded_server())
         key = os.environ.get("CHARTER_UPSTREAM_KEY")
         settings = Settings(
-            upstream, upstream_key=key, mode=mode, on_error=on_error, max_body_bytes=max_body, log_content=log_content and audit != "none"
-        )
+            upstream, upstream_key=key, mode=mode, on_error=on_error, on_block=on_block, refusal=refusal,
+            max_sessions=max_sessions, max_body_bytes=max_body, log_content=log_content and audit != "none",
+        )  # fmt: skip
         log = None if audit == "none" else partial(open_log, audit, retain_days, audit_spool)
         run(loaded, settings, host, port, log, open_spans if otel else None)

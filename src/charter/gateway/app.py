@@ -13,19 +13,31 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from charter.errors import UpstreamError
 from charter.gateway.audit.log import AuditLog
-from charter.gateway.chat import chat, unless_gone
+from charter.gateway.check import check, nemo
+from charter.gateway.choices import Chat, Completions
 from charter.gateway.counters import Counters
 from charter.gateway.errors import HTTPProblem, answer_crash, answer_problem, answer_unknown
+from charter.gateway.generate import route, unless_gone
+from charter.gateway.kept import Kept
+from charter.gateway.litellm import Call, guardrail
+from charter.gateway.messages import Messages
 from charter.gateway.metrics import Metrics
 from charter.gateway.moderations import moderate
 from charter.gateway.observed import Observed, metrics
 from charter.gateway.observer import Observer
+from charter.gateway.responses import Responses
 from charter.gateway.scoring import Scorer
+from charter.gateway.sessions import GuardedReply, close, feed, open_session
 from charter.gateway.settings import Settings
 from charter.gateway.spans import Spans
+from charter.gateway.surface import Surface
 from charter.gateway.upstream import Upstream, reply_headers
 from charter.guard.holdback import GuardLike
+
+SURFACES: tuple[Surface, ...] = (Chat(), Completions(), Messages(), Responses())
+"""Those that generate."""
 
 
 def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = None, spans: Spans | None = None) -> Starlette:
@@ -37,14 +49,23 @@ def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = No
         counters = Counters()
         observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans)
         app.state.scorer = Scorer(guard, settings, counters, observer)
+        app.state.sessions = Kept[GuardedReply](settings.max_sessions, settings.session_idle_s)
+        app.state.calls = Kept[Call](settings.max_sessions, settings.session_idle_s)
         yield
         await app.state.upstream.aclose()
         await observer.close()
 
     routes = [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
+        *map(route, SURFACES),
         Route("/v1/moderations", moderate, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/guard/check", check, methods=["POST"]),
+        Route("/v1/guard/sessions", open_session, methods=["POST"]),
+        Route("/v1/guard/sessions/{id}", feed, methods=["POST"]),
+        Route("/v1/guard/sessions/{id}", close, methods=["DELETE"]),
+        Route("/v1/checks", nemo, methods=["POST"]),
+        Route("/beta/litellm_basic_guardrail_api", guardrail, methods=["POST"]),
+        Route("/readyz", readyz, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
     ]
@@ -76,6 +97,16 @@ async def healthz(request: Request) -> Response:
             "counters": asdict(scorer.counters),
         }
     )
+
+
+async def readyz(request: Request) -> Response:
+    """Whether requests can be served: 503 with the reason while the upstream doesn't answer, or refuses our key."""
+    upstream: Upstream = request.app.state.upstream
+    try:
+        await unless_gone(request, upstream.check)
+    except UpstreamError as error:
+        return JSONResponse({"status": "not ready", "reason": str(error)}, 503)
+    return JSONResponse({"status": "ready"})
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:

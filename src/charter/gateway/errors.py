@@ -1,7 +1,8 @@
-"""Errors as HTTP answers in OpenAI's shape: a status and one sentence that says what is wrong and what to do."""
+"""Errors as HTTP answers in OpenAI's shape or Anthropic's: a status and one sentence that says what is wrong and what to do."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -11,14 +12,24 @@ from starlette.responses import JSONResponse, Response
 class HTTPProblem(Exception):
     """A request that gets an error for its answer."""
 
-    def __init__(self, status: int, sentence: str, kind: str = "invalid_request_error", code: str | None = None) -> None:
+    def __init__(
+        self, status: int, sentence: str, kind: str = "invalid_request_error", code: str | None = None,
+        headers: Mapping[str, str] | None = None, note: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(sentence)
         self.status, self.sentence, self.kind, self.code = status, sentence, kind, code
+        self.headers, self._note = headers, {"charter": note} if note else {}
 
     @property
     def body(self) -> dict[str, Any]:
-        """The answer's JSON."""
-        return {"error": {"message": self.sentence, "type": self.kind, "param": None, "code": self.code}}
+        """The answer's JSON, in OpenAI's shape."""
+        return {"error": {"message": self.sentence, "type": self.kind, "param": None, "code": self.code}, **self._note}
+
+    @property
+    def anthropic_body(self) -> dict[str, Any]:
+        """The same in Anthropic's."""
+        kind = {"upstream_error": "api_error", "scoring_error": "api_error", "server_error": "api_error"}.get(self.kind, self.kind)
+        return {"type": "error", "error": {"type": kind, "message": self.sentence, "code": self.code}, **self._note}
 
 
 def bad_request(sentence: str, code: str | None = None) -> HTTPProblem:
@@ -36,18 +47,17 @@ def scoring_problem(sentence: str) -> HTTPProblem:
     return HTTPProblem(500, sentence, "scoring_error", "not_scored")
 
 
-async def answer_problem(_request: Request, error: Exception) -> Response:
+async def answer_problem(request: Request, error: Exception) -> Response:
     """Starlette's handler of HTTPProblem."""
     assert isinstance(error, HTTPProblem)
-    return JSONResponse(error.body, error.status)
+    body = error.anthropic_body if request.url.path == "/v1/messages" else error.body
+    return JSONResponse(body, error.status, headers=error.headers)
 
 
 async def answer_unknown(request: Request, error: Exception) -> Response:
     """Starlette's handler of unknown paths and methods."""
     status = getattr(error, "status_code", 404)
-    sentence = (
-        f"{request.method} {request.url.path} is not served here; Charter serves /v1/chat/completions, /v1/moderations and /v1/models"
-    )
+    sentence = f"{request.method} {request.url.path} is not served here; docs/serving.md lists what is, such as POST /v1/chat/completions"
     return JSONResponse(HTTPProblem(status, sentence).body, status, headers=getattr(error, "headers", None))
 
 

@@ -5,6 +5,7 @@ A channel is one text of one choice: its content, its reasoning, the arguments o
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from time import perf_counter
@@ -84,6 +85,7 @@ class Conversation:
         self.unscored = False
         """Scoring the prompt failed and on_error is open: nothing of this conversation is scored."""
         self._first: OpenGuard | None = None
+        self._judged: OpenGuard | None = None
 
     async def check_prompt(self) -> Verdict:
         """Judge the prompt.
@@ -93,7 +95,7 @@ class Conversation:
         """
         start = perf_counter()
         try:
-            self._first = await self.scorer.call(self.scorer.guard.open, self.turns)
+            self._first = self._judged = await self.scorer.call(self.scorer.guard.open, self.turns)
         except ScoringFailed as error:
             self.trail.prompt(UNSCORED, "allow" if self.passes_failures else "block", perf_counter() - start, str(error))
             if not self.passes_failures:
@@ -104,6 +106,14 @@ class Conversation:
         self.scorer.counters.flagged_prompts += self.verdict.flagged
         self.trail.prompt(self.verdict, decide(self.verdict, self.settings.mode), perf_counter() - start)
         return self.verdict
+
+    async def clause_scores(self) -> dict[str, float]:
+        """Highest probability of each clause in the prompt and the first of the reply's channels; none where it was not scored.
+
+        Raises:
+            ScoringFailed: whatever on_error says.
+        """
+        return await self.scorer.call(self.scorer.guard.clause_scores, self._judged) if self._judged is not None else {}
 
     def count_reply(self, verdict: Verdict) -> None:
         """A choice of the reply was flagged."""
@@ -118,10 +128,8 @@ class Conversation:
         return self.settings.on_error == "open" or self.settings.mode == "shadow"
 
     def channel(self, key: Key) -> Channel:
-        """A new channel. The first choice's content goes on with the session that judged the prompt."""
-        first = None
-        if key[0] == 0 and key[1][1:] == ("content",):
-            first, self._first = self._first, None
+        """A new channel. The first one goes on with the session that judged the prompt."""
+        first, self._first = self._first, None
         channel = Channel(self, key, first)
         self.trail.follow(key[0], channel)
         return channel
@@ -187,6 +195,23 @@ class Channel:
         session = self._session
         return rest + await self._step("", lambda: session.flush())
 
+    async def glance(self) -> Verdict:
+        """The verdict if the text ended here. The channel goes on as if nobody had asked; only the open word is scored twice.
+
+        Raises:
+            ScoringFailed: and failures are closed. The channel is at its end then.
+        """
+        session = self._session
+        if session is None or self.unscored or self.flagged or self.flushed:
+            return self.verdict
+        try:
+            return await self._scorer.call(_ended, session)
+        except ScoringFailed:
+            if not self._conversation.passes_failures:
+                raise
+            self.unscored = True
+            return self.verdict
+
     async def _take(self, text: str) -> str:
         self._text.append(text)
         self._held += text
@@ -242,3 +267,10 @@ class Channel:
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _ended(session: OpenGuard) -> Verdict:
+    """A copy's verdict once it has been flushed, in a worker thread."""
+    twin = copy.deepcopy(session)
+    twin.flush()
+    return twin.reply_verdict

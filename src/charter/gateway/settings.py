@@ -9,6 +9,7 @@ from charter.errors import UpstreamError
 from charter.guard.policy import Mode
 
 OnError = Literal["closed", "open"]
+OnBlock = Literal["content_filter", "error", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Settings:
     """enforce blocks what is flagged; shadow records verdicts and blocks nothing."""
     on_error: OnError = "closed"
     """When scoring fails or takes too long: closed withholds the text, open lets it pass and counts it as unscored."""
+    on_block: OnBlock = "content_filter"
+    """What the client sees of a block: the finish reason of a content filter, an error, or `refusal` with that finish reason."""
+    refusal: str = "I can't help with that."
+    """The operator's words in place of what was withheld, where on_block is refusal."""
     max_body_bytes: int = 1_048_576
     """Largest request; larger ones get 413."""
     max_reply_bytes: int = 16_777_216
@@ -37,6 +42,10 @@ class Settings:
     """Longest that one scoring step may take, waiting for a free thread included."""
     score_threads: int = 4
     """Scoring steps at once; more of them wait their turn."""
+    max_sessions: int = 128
+    """Guard sessions open at once, and conversations of LiteLLM's that are remembered; each holds the backbone's cache of its text."""
+    session_idle_s: float = 120.0
+    """How long either is kept while nobody asks for it."""
     log_content: bool = False
     """Whether the audit log holds what was said; verdicts and actions it holds always."""
 

@@ -1,6 +1,6 @@
 """A reply as a stream: every text is held back until it is scored, everything else passes as it came.
 
-upstream's events -> chunks -> each choice's texts through their channels -> chunks -> the client's events
+upstream's events -> their parts -> each part's texts through their channels -> parts -> the client's events
 """
 
 from __future__ import annotations
@@ -8,23 +8,21 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import asdict
-from typing import Any
 
 import anyio
 import httpx2
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from charter.gateway.body import dump
-from charter.gateway.channels import Path, choice_of, replaced, texts
-from charter.gateway.errors import upstream_problem
+from charter.gateway.blocks import block_of, block_problem
+from charter.gateway.channels import Path
+from charter.gateway.errors import HTTPProblem, upstream_problem
 from charter.gateway.scoring import UNSCORED, Channel, Conversation, ScoringFailed
-from charter.gateway.sse import DONE, EventReader, EventTooLarge, frame
+from charter.gateway.sse import DONE, EventReader, EventTooLarge
+from charter.gateway.surface import JSON, Block, Stream, Unreadable
 
-Chunk = dict[str, Any]
-ENVELOPE = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "choices"})
-"""Top-level fields that say nothing by themselves: a chunk of nothing else need not be sent."""
+WHOLE: Path = ("whole",)
+"""The ledger's name for texts that stand in full in one event."""
 
 
 class UpstreamBroke(Exception):
@@ -34,52 +32,86 @@ class UpstreamBroke(Exception):
 class GuardedChoice:
     """One choice of a streamed reply: its channels, one of them live at a time."""
 
-    def __init__(self, conversation: Conversation, index: int) -> None:
-        self._conversation, self._index = conversation, index
+    def __init__(self, conversation: Conversation, stream: Stream, index: int) -> None:
+        self._conversation, self._stream, self._index = conversation, stream, index
         self._channels: dict[Path, Channel] = {}
         self._live: Path | None = None
         self._counted = False
         self.ended = False
         self.cut = False
         """It was ended by the guard, in the middle of what the upstream still writes."""
+        self.problem: HTTPProblem | None = None
+        """The error that the whole stream ends with, where blocks are told that way."""
+        self._block: Block | None = None
+        """What is still to be told of it."""
 
-    async def take(self, choice: dict[str, Any]) -> tuple[list[Chunk], dict[str, Any] | None, list[Chunk]]:
-        """What becomes of a choice of a chunk: rests of other channels to be sent before it, itself (None where nothing is left
-        of it), and, where it is flagged, the closing chunk after it. Of chunks only `choices` and `charter` are filled in."""
-        came = dict(texts(choice))
-        finished = choice.get("finish_reason") is not None
+    async def take(self, part: JSON) -> tuple[list[JSON], JSON | None]:
+        """What becomes of a part of an event: rests of other channels to be sent before it, and itself (None where nothing is left).
+
+        Where it is flagged, `closing` has the rest to say, once these have left.
+        """
+        came: dict[Path, str] = {}
+        for path, text in self._stream.deltas(part):
+            if text:  # an empty one has no room for the rest of its channel, which then comes before
+                came[path] = came.get(path, "") + text
+        finished = self._stream.finished(part)
         passed: dict[Path, str] = {}
         problem: str | None = None
+        clean = False
         try:
-            for path, text in texts(choice):
-                if text:
-                    await self._push(path, text, passed)
+            clean = await self._score(part, passed)
             if finished:
                 await self._flush_all(passed)
         except ScoringFailed as error:
             problem = str(error)
-        before = [self._rest(path, text) for path, text in passed.items() if path not in came and text]
-        after = self._close(problem)
-        kept = replaced(choice, passed)
-        if self._conversation.settings.mode == "shadow":
-            kept = choice
-        elif "logprobs" in kept and (self._held or any(passed.get(path, "") != text for path, text in came.items())):
-            kept = {**kept, "logprobs": None}  # they would spell out what is withheld
-        if after:
-            kept = {**kept, "finish_reason": None}
-        if finished:
-            self.ended, self.cut = True, False
-        return before, kept if _carries(kept) else None, after
+            clean = not any(self._stream.wholes(part))
+        before = [self._stream.rest(self._index, path, text) for path, text in passed.items() if path not in came and text]
+        self._close(problem)
+        kept: JSON | None = part
+        if self._conversation.settings.mode == "enforce":
+            changed = self._held or any(passed.get(path, "") != text for path, text in came.items())
+            kept = self._stream.replaced(part, {path: passed.get(path, "") for path in came}, changed) if clean else None
+            if self.cut and kept is not None:
+                kept = self._stream.unfinished(kept)
+        if finished and not self.cut:
+            self.ended = True
+        return before, kept
 
-    async def end(self) -> list[Chunk]:
-        """The upstream's stream is over; the rests, and the closing chunk where they are flagged."""
+    async def end(self) -> list[JSON]:
+        """The upstream's stream is over; the rests."""
         passed: dict[Path, str] = {}
         problem: str | None = None
         try:
             await self._flush_all(passed)
         except ScoringFailed as error:
             problem = str(error)
-        return [self._rest(path, text) for path, text in passed.items() if text] + self._close(problem)
+        self._close(problem)
+        return [self._stream.rest(self._index, path, text) for path, text in passed.items() if text]
+
+    def closing(self) -> list[JSON]:
+        """The events that end a choice which was cut, given once."""
+        block, self._block = self._block, None
+        events = self._stream.closing(self._index, block) if block else []
+        ledger = self._conversation.ledger
+        for part in (part for event in events for _, part in self._stream.parts(event)):  # the operator's words, and what has left
+            for path, text in self._stream.deltas(part):
+                ledger.passed((self._index, path), text)
+            for text in self._stream.wholes(part):
+                ledger.passed((self._index, WHOLE), text)
+        return events
+
+    async def _score(self, part: JSON, passed: dict[Path, str]) -> bool:
+        """Send a part's texts through their channels; whether those that stand in full all pass."""
+        for path, text in self._stream.deltas(part):
+            if text:
+                await self._push(path, text, passed)
+        for path in self._stream.ends(part, self._channels):
+            if not self._flagged:
+                await self._flush(path, passed, again=True)
+        clean = True
+        for text in self._stream.wholes(part):
+            clean = clean and await self._whole(text, passed)
+        return clean
 
     @property
     def _flagged(self) -> bool:
@@ -101,6 +133,23 @@ class GuardedChoice:
         if path[-1] == "name":  # clients take a tool's name from its first chunk
             await self._flush(path, passed)
 
+    async def _whole(self, text: str, passed: dict[Path, str]) -> bool:
+        """A text that stands in full: either what its channel has said already, or scored by itself. Whether it may leave."""
+        path = next((path for path, c in self._channels.items() if c.text == text), None)
+        ledger, key = self._conversation.ledger, (self._index, WHOLE)
+        if path is not None:
+            await self._flush(path, passed, again=True)
+        elif not self._flagged:
+            path = (*WHOLE, len(self._channels))
+            self._channels[path] = self._conversation.channel((self._index, path))
+            await self._channels[path].push(text)
+            await self._channels[path].flush()
+        if path is not None and self._channels[path].flagged:
+            ledger.flagged(key)
+        elif path is not None and not self._channels[path].unscored:
+            ledger.passed(key, text)
+        return not self._flagged
+
     async def _flush(self, path: Path | None, passed: dict[Path, str], again: bool = False) -> None:
         """Flush a channel, once; from then on only in the end: a flushed one that goes on is read anew from its start."""
         channel = self._channels[path] if path is not None else None
@@ -112,92 +161,99 @@ class GuardedChoice:
             if not self._flagged:
                 await self._flush(path, passed, again=True)
 
-    def _rest(self, path: Path, text: str) -> Chunk:
-        return {"choices": [choice_of(self._index, path, text)]}
-
-    def _close(self, problem: str | None) -> list[Chunk]:
-        """The chunk that ends a flagged or unscorable choice; none where it may go on. Counts the verdict."""
+    def _close(self, problem: str | None) -> None:
+        """End a flagged or unscorable choice. Counts the verdict."""
         verdict = next((c.verdict for c in self._channels.values() if c.flagged), UNSCORED)
         if self._counted or not (verdict.flagged or problem):
-            return []
+            return
         self._counted = True
         if verdict.flagged:
             self._conversation.count_reply(verdict)
         else:
             self._conversation.scorer.counters.blocked_replies += 1
-        if self._conversation.settings.mode == "shadow":
-            return []
+        settings = self._conversation.settings
+        if settings.mode == "shadow":
+            return
         self.ended = self.cut = True
-        note = {"verdict": asdict(verdict), "action": "block", "stage": "reply"} | ({"error": problem} if problem else {})
-        closing = {"index": self._index, "delta": {}, "logprobs": None, "finish_reason": "content_filter"}
-        return [{"choices": [closing], "charter": note}]
+        if settings.on_block == "error":
+            self.problem = block_problem(verdict, "reply", problem)
+        else:
+            self._block = block_of(settings, verdict, "reply", problem)
 
 
 class GuardedStream:
     """A whole streamed reply, of one choice or several."""
 
-    def __init__(self, conversation: Conversation, n_choices: int) -> None:
-        self._conversation = conversation
+    def __init__(self, conversation: Conversation, stream: Stream, n_choices: int) -> None:
+        self._conversation, self._stream = conversation, stream
         self._shadow = conversation.settings.mode == "shadow"
         self._expected = range(n_choices)
         self._choices: dict[int, GuardedChoice] = {}
-        self._envelope: dict[str, Any] = {}
 
     async def events(self, response: httpx2.Response) -> AsyncIterator[bytes]:
         """The client's events, each as it is sent; the upstream is let go as soon as nothing of it is wanted any more."""
-        broke: UpstreamBroke | None = None
+        fault: HTTPProblem | None = None
         try:
             async for data in _events(response, self._conversation.settings.max_reply_bytes):
-                chunk = _chunk(data)
-                guarded = await self._take(chunk)
-                for out in [chunk] if self._shadow else guarded:
+                event = _object(data)
+                guarded = await self._take(event)
+                for out in [event] if self._shadow else guarded:
                     yield self._sent(out, data if self._shadow else None)
+                for out in self._closing():
+                    yield self._sent(out)
                 if self._all_cut:
                     break
-        except UpstreamBroke as error:
-            broke = error
+        except (UpstreamBroke, Unreadable) as error:
+            fault = upstream_problem(str(error))
         await response.aclose()
         for choice in self._choices.values():
             for out in [] if choice.ended else await choice.end():
-                yield self._sent(self._envelope | out)
+                yield self._sent(out)
+        for out in self._closing():
+            yield self._sent(out)
         self._conversation.ledger.settle()
-        yield frame(DONE if broke is None else dump(upstream_problem(str(broke)).body))
+        fault = next((choice.problem for choice in self._choices.values() if choice.problem), fault)
+        yield self._stream.last if fault is None else self._stream.problem(fault)
 
-    async def _take(self, chunk: Chunk) -> list[Chunk]:
-        """What becomes of a chunk of the upstream's: none, itself in part or whole, and others before and after it."""
-        choices = chunk.get("choices")
-        if not choices:
-            return [chunk]
-        self._envelope = {key: value for key, value in chunk.items() if key in ENVELOPE and key != "obfuscation"}
-        first, kept, last = [], [], []
-        for choice in choices:
-            guarded = self._choice(choice.get("index", 0))
-            if guarded.ended and not self._shadow:
+    async def _take(self, event: JSON) -> list[JSON]:
+        """What becomes of an event of the upstream's: none, itself in part or whole, and others before it."""
+        parts = self._stream.parts(event)
+        if not parts:
+            return [event]
+        first, kept = [], []
+        for index, part in parts:
+            choice = self._choice(index)
+            if choice.ended and not self._shadow:
                 continue  # what comes after the end has no place to go
-            before, itself, after = await guarded.take(choice)
+            before, itself = await choice.take(part)
             first += before
             kept += [itself] if itself is not None else []
-            last += after
-        itself = {**chunk, "choices": kept}
-        says = bool(kept) or any(value is not None for key, value in chunk.items() if key not in ENVELOPE)
-        made = [self._envelope | out for out in first], [self._envelope | out for out in last]
-        return [*made[0], *([itself] if says else []), *made[1]]
+        joined = self._stream.joined(event, kept)
+        return [*first, *([joined] if joined is not None else [])]
+
+    def _closing(self) -> list[JSON]:
+        return [event for choice in self._choices.values() for event in choice.closing()]
 
     def _choice(self, index: int) -> GuardedChoice:
-        return self._choices.setdefault(index, GuardedChoice(self._conversation, index))
+        return self._choices.setdefault(index, GuardedChoice(self._conversation, self._stream, index))
 
     @property
     def _all_cut(self) -> bool:
-        """Whether the guard cut a choice short and none is left that goes on."""
+        """Whether the guard cut a choice short and none is left that goes on, or none may."""
         ended = all(i in self._choices and self._choices[i].ended for i in self._expected)
-        return ended and any(choice.cut for choice in self._choices.values()) and all(c.ended for c in self._choices.values())
+        all_cut = ended and any(choice.cut for choice in self._choices.values()) and all(c.ended for c in self._choices.values())
+        return all_cut or any(choice.problem for choice in self._choices.values())
 
-    def _sent(self, chunk: Chunk, data: str | None = None) -> bytes:
-        """A chunk as it goes out, entered in the ledger by what stands in it."""
-        for choice in chunk.get("choices") or []:
-            for path, text in texts(choice):
-                self._conversation.ledger.sent((choice.get("index", 0), path), text)
-        return frame(dump(chunk) if data is None else data)
+    def _sent(self, event: JSON, data: str | None = None) -> bytes:
+        """An event as it goes out, entered in the ledger by what stands in it."""
+        if data is None:
+            event = self._stream.sent(event)
+        for index, part in self._stream.parts(event):
+            for path, text in self._stream.deltas(part):
+                self._conversation.ledger.sent((index, path), text)
+            for text in self._stream.wholes(part):
+                self._conversation.ledger.sent((index, WHOLE), text)
+        return self._stream.frame(event, data)
 
 
 class EventStream(StreamingResponse):
@@ -237,27 +293,16 @@ async def _events(response: httpx2.Response, max_chars: int) -> AsyncIterator[st
             yield data
 
 
-def _chunk(data: str) -> Chunk:
-    """A chunk whose choices can be read.
+def _object(data: str) -> JSON:
+    """An event's JSON object.
 
     Raises:
         UpstreamBroke: it is none.
     """
     try:
-        chunk = json.loads(data)
+        event = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise UpstreamBroke("the upstream sent an event that is not JSON, so it can't be scored") from error
-    choices = chunk.get("choices") or [] if isinstance(chunk, dict) else None
-    if not isinstance(choices, list) or not all(isinstance(c, dict) and type(c.get("index", 0)) is int for c in choices):
-        raise UpstreamBroke("the upstream sent an event that is no chunk of a chat completion, so it can't be scored")
-    assert isinstance(chunk, dict)
-    return chunk
-
-
-def _carries(value: Any) -> bool:
-    """Whether anything is left in a choice besides its place."""
-    if isinstance(value, dict):
-        return any(_carries(inner) for key, inner in value.items() if key != "index")
-    if isinstance(value, list):
-        return any(map(_carries, value))
-    return value is not None and value != ""
+    if not isinstance(event, dict):
+        raise UpstreamBroke("the upstream sent an event that is no chunk of a reply, so it can't be scored")
+    return event

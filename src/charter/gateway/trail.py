@@ -63,7 +63,8 @@ class Trail:
     def __init__(self, observer: Observer, turns: Sequence[Turn]) -> None:
         self._observer, self._turns = observer, turns
         self._followed: dict[int, list[Followed]] = {}
-        self._found: set[int] = set()
+        self._found: dict[int, bool] = {}
+        """Choice to whether it was found as flagged."""
         if (asked := ASKED.get()) is not None:
             asked.trails.append(self)
 
@@ -80,10 +81,12 @@ class Trail:
         self._add("prompt", 0, verdict, action, problem, seconds, self._turns)
 
     def update(self, ended: bool = False) -> None:
-        """Find the choices that are flagged by now; at the end, all. May be called any number of times."""
+        """Find the choices that are flagged by now; at the end, all. May be called any number of times: a reply that is fed over
+        several requests may pass in one and be flagged in a later one."""
         for choice, channels in self._followed.items():
-            if choice not in self._found and (ended or any(channel.verdict.flagged for channel in channels)):
-                self._found.add(choice)
+            flagged = any(channel.verdict.flagged for channel in channels)
+            if (flagged and not self._found.get(choice)) or (ended and choice not in self._found):
+                self._found[choice] = flagged
                 self._reply(choice, channels)
 
     def _reply(self, choice: int, channels: Sequence[Followed]) -> None:

@@ -21,6 +21,8 @@ HOP_BY_HOP = frozenset({
 """Headers of one connection (RFC 9110 section 7.6.1); so are those that `Connection` names."""
 OURS = frozenset({"host", "content-length", "content-encoding", "content-type", "accept-encoding", "accept", "expect", "cookie"})
 """Request headers that are written anew, or that are meant for the gateway alone."""
+KEYS = frozenset({"authorization", "x-api-key"})
+"""Request headers that hold a client's key: kept from the upstream where the gateway has one of its own."""
 THEIRS = frozenset({"content-length", "content-encoding", "set-cookie", "date", "server"})
 """Response headers that are written anew, or that must not reach another origin's client."""
 
@@ -42,17 +44,20 @@ class Upstream:
         await self._client.aclose()
 
     @asynccontextmanager
-    async def send(self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes | None) -> AsyncIterator[httpx2.Response]:
+    async def send(
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes | None, key_header: str = "authorization"
+    ) -> AsyncIterator[httpx2.Response]:
         """The upstream's answer, its body still to be read; leaving the context closes the connection where it wasn't.
 
         Args:
             path: below the base URL, such as "/chat/completions".
             headers: the client's; what concerns only its own connection is taken out.
+            key_header: where the upstream takes its key.
 
         Raises:
             HTTPProblem: 502 where the upstream can't be reached.
         """
-        request = self._client.build_request(method, self._url(path), headers=self._headers(headers, body), content=body)
+        request = self._client.build_request(method, self._url(path), headers=self._headers(headers, body, key_header), content=body)
         try:
             response = await self._client.send(request, stream=True)
         except httpx2.TimeoutException as error:
@@ -100,10 +105,11 @@ class Upstream:
     def _url(self, path: str) -> httpx2.URL:
         return self._base.copy_with(path=self._base.path.rstrip("/") + path)
 
-    def _headers(self, headers: Iterable[tuple[str, str]], body: bytes | None) -> list[tuple[str, str]]:
-        kept = [(k, v) for k, v in end_to_end(headers, OURS) if k != "authorization" or not self._settings.upstream_key]
-        if self._settings.upstream_key:
-            kept.append(("authorization", f"Bearer {self._settings.upstream_key}"))
+    def _headers(self, headers: Iterable[tuple[str, str]], body: bytes | None, key_header: str) -> list[tuple[str, str]]:
+        key = self._settings.upstream_key
+        kept = [(k, v) for k, v in end_to_end(headers, OURS) if not key or k not in KEYS]
+        if key:
+            kept.append((key_header, f"Bearer {key}" if key_header == "authorization" else key))
         if body is not None:
             kept.append(("content-type", "application/json"))
         return [*kept, ("accept", "*/*"), ("accept-encoding", "identity")]

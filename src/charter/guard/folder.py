@@ -118,6 +118,8 @@ class Guard:
     constitution: Constitution
     cascade: Cascade
     hash: str
+    lookahead: int = 0
+    """Tokens of a reply that are scored after one before it may leave."""
 
     @property
     def name(self) -> str:
@@ -137,7 +139,7 @@ class Guard:
         Raises:
             BackboneError: the conversation is longer than the context.
         """
-        return GuardSession(self.cascade.open(turns), self.policies, self.clauses)
+        return GuardSession(self.cascade.open(turns), self.policies, self.clauses, self.lookahead)
 
     def clause_scores(self, session: OpenGuard) -> dict[str, float]:
         """Highest calibrated probability of each restricted clause over all that the session has seen."""

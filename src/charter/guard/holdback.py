@@ -75,28 +75,41 @@ class HoldBack:
     """Lets text through token by token, and closes for good at the first token that does not pass."""
 
     checker: Checker
+    lookahead: int = 0
+    """Tokens that must be scored after one, and pass, before it leaves; the last ones leave when the text ends."""
     closed: bool = False
     released: int = 0
     """Characters let out, all of them scored."""
     withheld: list[str] = field(default_factory=list)
-    """Token texts that were scored and did not leave: the flagged one and those after it in the same step."""
+    """Token texts that were scored and did not leave: those still waiting, the flagged one and those after it in the same step."""
+    waiting: list[str] = field(default_factory=list)
+    """Token texts that passed and wait for those after them."""
 
     def push(self, text: str) -> str:
         """Take a piece; returns what may leave."""
-        return "" if self.closed else self._release(self.checker.push(text))
+        return "" if self.closed else self._release(self.checker.push(text), self.lookahead)
 
     def flush(self) -> str:
         """The text has ended; returns the rest that may leave."""
-        return "" if self.closed else self._release(self.checker.flush())
+        return "" if self.closed else self._release(self.checker.flush(), 0)
 
-    def _release(self, judged: Iterable[tuple[str, bool]]) -> str:
-        passed: list[str] = []
+    def _release(self, judged: Iterable[tuple[str, bool]], lookahead: int) -> str:
+        leaving: list[str] = []
         for text, passes in judged:
             if passes and not self.closed:
-                passed.append(text)
+                self.waiting.append(text)
+                leaving += self._overdue(self.lookahead)
             else:
                 self.closed = True
-                self.withheld.append(text)
-        out = "".join(passed)
+                self.withheld += [*self.waiting, text]
+                self.waiting.clear()
+        leaving += self._overdue(lookahead)
+        out = "".join(leaving)
         self.released += len(out)
+        return out
+
+    def _overdue(self, lookahead: int) -> list[str]:
+        """Those that no longer wait, taken out."""
+        n = max(0, len(self.waiting) - lookahead)
+        out, self.waiting = self.waiting[:n], self.waiting[n:]
         return out

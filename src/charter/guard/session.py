@@ -14,12 +14,12 @@ from charter.records import Verdict, View
 class GuardSession:
     """Implements `guard.holdback.OpenGuard` on a cascade's session."""
 
-    def __init__(self, session: Session, policies: Mapping[View, ViewPolicy], clauses: Sequence[str]) -> None:
+    def __init__(self, session: Session, policies: Mapping[View, ViewPolicy], clauses: Sequence[str], lookahead: int = 0) -> None:
         self._prompt = Judge(policies["prompt"], clauses)
         for score in session.opening:
             self._prompt.push(score.z)
         self._reply = _ReplyChecker(session, Judge(policies["exchange"], clauses))
-        self._holdback = HoldBack(self._reply)
+        self._holdback = HoldBack(self._reply, lookahead)
         self._clauses = clauses
 
     @property

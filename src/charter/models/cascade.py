@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,6 +180,16 @@ class Session:
     def flush(self) -> list[Score]:
         """The reply has ended; returns the scores of the open segment and of the mark that ends the turn (its text is "")."""
         return self._take([*(Piece(self._encoder.segment(s), s) for s in self._segmenter.flush()), self._encoder.ending()])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        """A copy that goes on by itself from here; the model and the scorers' weights are shared with it, the cached keys are not."""
+        cascade, screen = self._cascade, self._cascade.screen
+        shared = (cascade, self._encoder, cascade.backbone, cascade.probe, *screen.weights.values(), *screen.biases.values())
+        memo.update({id(part): part for part in shared})
+        twin = object.__new__(Session)
+        with torch.inference_mode():
+            twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return twin
 
     def _take(self, pieces: list[Piece]) -> list[Score]:
         if not pieces:

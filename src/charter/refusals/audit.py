@@ -93,7 +93,9 @@ def judge(row: Row, classifier: Classifier) -> Judged:
     return Judged(row, finding.did, finding)
 
 
-async def ask(chat: Chat, prompts: Iterable[Row], max_tokens: int, seed: int, limit: int, progress: Progress = quiet) -> AsyncGenerator[Row]:
+async def ask(
+    chat: Chat, prompts: Iterable[Row], max_tokens: int, seed: int, limit: int, progress: Progress = quiet
+) -> AsyncGenerator[Row]:
     """The prompts with the replies of a live endpoint, in order, `limit` at once. A call that gets nothing leaves its row without a reply.
 
     Raises:
