@@ -58,7 +58,8 @@ class Reading:
         return self.put(inner, (*path, key), by)
 
     def _holds_text(self, key: str, inner: Any, value: dict[str, Any]) -> bool:
-        if key in self.skipped or (key, value.get("type")) in SEALED:
+        kind = value.get("type")
+        if key in self.skipped or (isinstance(kind, str) and (key, kind) in SEALED):
             return False
         return not (key in self.structure and isinstance(inner, str))
 
