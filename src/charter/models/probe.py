@@ -32,10 +32,25 @@ class Probe:
         out: NDArray[np.float32] = flat @ self.weights[view].T + self.biases[view]
         return out
 
+    def turn(self, view: View) -> ProbeTurn:
+        """The state for a new turn."""
+        return ProbeTurn(self, view)
+
     @property
     def flops_per_token(self) -> float:
         """2 FLOPs a weight."""
         return 2.0 * next(iter(self.weights.values())).size
+
+
+class ProbeTurn:
+    """The probe's average over one turn."""
+
+    def __init__(self, probe: Probe, view: View) -> None:
+        self._probe, self._view, self._average = probe, view, MovingAverage()
+
+    def push(self, states: Tensor) -> NDArray[np.float32]:
+        """States [tokens, layers, width] of the turn's next tokens to logits [tokens, heads]."""
+        return self._average.push(self._probe.logits(states, self._view))
 
 
 class MovingAverage:

@@ -1,35 +1,76 @@
-"""One view's operating point: the mix of probe and screen, the probability scale, the threshold. All on the dev split.
+"""One view's operating point: each stage's share, when it is asked, the probability scale, the threshold. All on the dev split.
 
-Dev exchanges are scored as they will be served, token by token with running maxima, by both scorers in one pass (in bfloat16 where
-the processor has it: see `Backbone.hurry`).
+Dev exchanges are scored as they will be served, token by token with running maxima, by all stages in one pass (in bfloat16 where
+the processor has it: see `Backbone.hurry`). The stages are settled one after the other, and the threshold is that of the cascade
+as it is served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from charter.models.cascade import Cascade
-from charter.models.recalibrate import point
-from charter.models.trained import OperatingPoint
+from charter.models.recalibrate import Point, point, recall
+from charter.models.stage import ALWAYS
+from charter.models.trained import Gate, OperatingPoint
 from charter.records import View
 from charter.statistics import auroc
-from charter.training.dev_scores import dev_scores, peaks
+from charter.training.dev_scores import DevLogits
 from charter.training.table import Table
 
 MIXES = tuple(np.round(np.arange(0.3, 1.01, 0.1), 1).tolist())
-"""Shares of the probe that are tried."""
+"""Shares of a stage that are tried."""
+ESCALATED = tuple(np.geomspace(0.8, 0.001, 24).tolist())
+"""Shares of ordinary dev exchanges at which an escalation threshold is tried."""
+LOSS = 0.01
+"""Share of the dev recall that escalation may cost."""
 
 
 def operating_point(
-    cascade: Cascade, dev: Table, view: View, budget: float, near_miss_budget: float, progress: Callable[[str, int, int], None]
+    cascade: Cascade,
+    dev: Table,
+    view: View,
+    budget: float,
+    near_miss_budget: float,
+    gated: Collection[int],
+    progress: Callable[[str, int, int], None],
 ) -> OperatingPoint:
-    """Choose the mix by dev AUROC, fit the probability scale, and calibrate the threshold to the budgets."""
+    """Choose each stage's share by dev AUROC and its escalation threshold by dev recall, and calibrate to the budgets.
+
+    Args:
+        gated: numbers of the stages that are asked only about what looks suspicious; the others read everything.
+    """
     assert dev.view == view
+    logits = DevLogits(cascade, dev, progress)
     restricted = dev.labels[:, 0] > 0.5
-    found = dict(zip(MIXES, peaks(cascade, dev, MIXES, progress), strict=True))
-    mix = max(found, key=lambda share: auroc(restricted, found[share][:, 0]))
-    scores = dev_scores(dev, found[mix], cascade.clauses)
-    chosen = point(scores, budget, near_miss_budget, {}, dev.ordinary)
-    return OperatingPoint(mix, chosen.temperature, chosen.offset, chosen.calibration, scores)
+
+    def calibrated(gates: Sequence[Gate]) -> Point:
+        return point(logits.scores(gates), budget, near_miss_budget, {}, dev.ordinary)
+
+    gates: list[Gate] = []
+    for number in range(len(cascade.stages)):
+        tries = [Gate(mix) for mix in MIXES]
+        gate = max(tries, key=lambda gate: auroc(restricted, logits.peaks([*gates, gate], 1)[:, 0]))
+        gates.append(_escalating(logits, gates, gate, calibrated) if number in gated else gate)
+    chosen = calibrated(gates)
+    return OperatingPoint(tuple(gates), chosen.temperature, chosen.offset, chosen.calibration, logits.scores(gates))
+
+
+def _escalating(logits: DevLogits, before: Sequence[Gate], gate: Gate, calibrated: Callable[[Sequence[Gate]], Point]) -> Gate:
+    """The gate with the largest threshold tried at which the recall, recalibrated, falls by at most LOSS of itself."""
+    heads = len(logits.clauses)
+
+    def found(threshold: float) -> float:
+        gates = [*before, Gate(gate.mix, threshold)]
+        return recall(logits.scores(gates), calibrated(gates).policy(heads)).value or 0.0
+
+    ordinary = logits.peaks(before, 1)[logits.ordinary, 0]
+    full = found(ALWAYS)
+    if not full or not len(ordinary):  # nothing by which to choose
+        return gate
+    for threshold in sorted(np.quantile(ordinary, [1 - share for share in ESCALATED]).tolist(), reverse=True):
+        if found(threshold) >= (1 - LOSS) * full:
+            return Gate(gate.mix, threshold, logits.read([*before, Gate(gate.mix, threshold)]))
+    return gate
