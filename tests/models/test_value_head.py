@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charter.errors import BackboneError, CharterError, GuardError
-from charter.models.value_head import FinalBackbone, Tuned, TunedRecord, ValueHead, write_tensors
+from charter.models.value_head import FinalBackbone, Tuned, ValueHead, write_tensors
 
 HEADS = 3
 

@@ -1,4 +1,4 @@
-"""The dev split's scores are what serving gives: running maxima of every head, for any mix, in the table's order."""
+"""The dev split's scores are what serving gives: running maxima of every head, for any gate, in the table's order."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 
 from charter.models.cascade import Cascade
 from charter.records import Exchange, Turn, View
-from charter.training.dev_scores import dev_scores, peaks
+from charter.models.trained import Gate
+from charter.training.dev_scores import DevLogits, dev_scores
 from charter.training.table import Table
 
+VIEWS: tuple[View, ...] = ("prompt", "exchange")
 EXCHANGES = [
     Exchange("a", (Turn("user", "How do locks work, and what is in a potion of love? Tell me all of it."),)),
     Exchange("b", (Turn("user", "Hi"),)),
@@ -27,17 +29,41 @@ def table(view: View, exchanges: list[Exchange]) -> Table:
 
 
 @pytest.mark.parametrize(("view", "rows"), [("prompt", [0, 1]), ("exchange", [2])])
-def test_peaks_are_the_highest_served_logits_of_every_head_and_mix(random_cascade: Cascade, view: View, rows: list[int]) -> None:
+@pytest.mark.parametrize("gate", [Gate(0.3), Gate(1.0), Gate(0.4, -3.9), Gate(0.7, 1e6)])
+def test_peaks_are_the_highest_served_logits_of_every_head_whatever_the_gate(
+    random_cascade: Cascade, view: View, rows: list[int], gate: Gate
+) -> None:
     exchanges = [EXCHANGES[n] for n in rows]
-    mixes = (0.3, 1.0)
-    found = peaks(random_cascade, table(view, exchanges), mixes, lambda *_: None)
-    assert found.shape == (2, len(rows), 3)
-    for mix, values in zip(mixes, found, strict=True):
-        served = replace(random_cascade, mix=dict.fromkeys(("prompt", "exchange"), mix))
-        for row, scored in zip(values, served.batch(exchanges), strict=True):
-            logits = scored.logits(view)
-            assert logits is not None
-            np.testing.assert_allclose(row, logits.max(0), atol=1e-4)
+    logits = DevLogits(random_cascade, table(view, exchanges), lambda *_: None)
+    served = replace(random_cascade, mix=dict.fromkeys(VIEWS, gate.mix), escalate=dict.fromkeys(VIEWS, gate.threshold))
+    scored = list(served.batch(exchanges))
+    found = logits.scores([gate]).logits
+    assert found.shape == (len(rows), 3)
+    np.testing.assert_allclose(found, [s.logits(view).max(0) for s in scored], atol=1e-4)
+    np.testing.assert_array_equal(logits.peaks([gate], 1), found[:, :1])
+    np.testing.assert_allclose(logits.peaks([]), [_screen_alone(random_cascade, e, view) for e in exchanges], atol=1e-5)
+
+
+def _screen_alone(cascade: Cascade, exchange: Exchange, view: View) -> np.ndarray:
+    (runs,) = cascade.apart([exchange])
+    return np.concatenate([run.apart[0] for run in runs if run.view == view]).max(0)
+
+
+def test_what_a_gate_reads_is_what_the_cascade_reads_of_ordinary_traffic(random_cascade: Cascade) -> None:
+    """Row 0 is restricted, so rows 1 and on count; the second of them is of a slice of near misses."""
+    exchanges = [Exchange(str(n), (Turn("user", text),)) for n, text in enumerate(["a b", "Hello there.", "Now a lock.", "Potions? " * 9, "x"])]
+    own = replace(table("prompt", exchanges), slices=["chat", "chat", "permitted:locksmiths", "chat", "chat"])
+    logits = DevLogits(random_cascade, own, lambda *_: None)
+    assert logits.ordinary.tolist() == [False, True, False, True, True]
+    assert DevLogits(random_cascade, replace(own, ordinary=frozenset({"permitted:locksmiths"})), lambda *_: None).ordinary[2]
+    peaks = logits.peaks([], 1)[logits.ordinary, 0]
+    theta = float(np.sort(peaks)[1:].mean())
+    served = list(replace(random_cascade, escalate=dict.fromkeys(VIEWS, theta)).batch([exchanges[n] for n in (1, 3, 4)]))
+    found = logits.read([Gate(0.5, theta)])
+    assert found.n == 3
+    assert found.value == pytest.approx(sum(s.read[0] for s in served) / sum(s.tokens for s in served))
+    assert 0 < found.value < 1
+    assert logits.read([Gate(0.5)]).value == 1.0
 
 
 def test_labels_go_to_the_heads_of_the_guard_and_slices_are_counted() -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from charter.cli.point import Point
+
 
 def command(
     guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
@@ -20,13 +22,14 @@ def command(
         Literal["closed", "open"], typer.Option(help="When scoring fails: withhold the text, or let it pass and count it.")
     ] = "closed",
     max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
+    point: Point = "quiet",
 ) -> None:
     """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
     from charter.gateway.serve import run
     from charter.gateway.settings import Settings
     from charter.guard.folder import load
 
-    loaded = load(guard)
+    loaded = load(guard, point=point)
     with ExitStack() as stack:
         if upstream == "embedded":
             from charter.llm.embedded import embedded_server

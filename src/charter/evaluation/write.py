@@ -46,7 +46,7 @@ def measure(
     evaluation = {
         **figures(guard, results),
         "streaming": streaming(guard, replayable(sets, replays, seed), seed),
-        "cost": cost(guard, upstream_flops_per_token),
+        "cost": cost(guard, upstream_flops_per_token, results),
         "left_out": results.left_out,
         "command": command,
     }
@@ -59,7 +59,13 @@ def figures(guard: Guard, results: Results) -> dict[str, Any]:
     record = guard.record
     return {
         "schema": SCHEMA,
-        "guard": {"name": guard.name, "hash": guard.hash, "constitution": record.constitution, "budget": record.budget},
+        "guard": {
+            "name": guard.name,
+            "hash": guard.hash,
+            "constitution": record.constitution,
+            "budget": guard.budgets[0],
+            "point": guard.point,
+        },
         "seed": results.seed,
         "sets": {s.name: metrics.of_set(s, results.seed) for s in results.sets},
         "slices": metrics.slices(results),

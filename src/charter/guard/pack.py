@@ -9,9 +9,9 @@ import numpy as np
 from charter.constitution import Constitution
 from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
-from charter.guard.folder import VIEWS, GuardRecord, ViewRecord, save
-from charter.guard.recalibrate import evidence
-from charter.models.trained import OperatingPoint, Trained
+from charter.guard.folder import VIEWS, GateRecord, GuardRecord, HeadRecord, ViewRecord, save
+from charter.guard.recalibrate import balanced, evidence, ordinary_slices
+from charter.models.trained import Gate, OperatingPoint, Trained
 
 
 def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord:
@@ -19,8 +19,11 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
 
     Raises:
         GuardError: `out` holds something that is not a guard.
+        DataError: the balanced point's budget is less than the guard's own.
     """
     cascade = trained.cascade
+    dev = {view: point.dev for view, point in trained.points.items()}
+    budgets = trained.budget, trained.near_miss_budget
     record = GuardRecord(
         name=out.name,
         constitution=constitution.name,
@@ -33,6 +36,7 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         layers=list(cascade.backbone.layers),
         clauses=list(cascade.clauses),
         views={view: _view(point) for view, point in trained.points.items()},
+        balanced=balanced(dev, cascade.clauses, budgets, {}, ordinary_slices(constitution), trained.balanced_budget),
         n_examples=trained.n_examples,
     )
     tensors = {
@@ -40,19 +44,29 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         for stem, scorer in (("probe", cascade.probe), ("screen", cascade.screen))
     }
     tensors["screen"] = {name: array.astype(np.float16) if name.endswith("weight") else array for name, array in tensors["screen"].items()}
-    tensors["calibration"] = kept({view: point.dev for view, point in trained.points.items()})
-    save(out, record, constitution.source, tensors, card(record, constitution))
+    tensors["calibration"] = kept(dev)
+    save(out, record, constitution.source, tensors, card(record, constitution), trained.head)
     return record
 
 
 def _view(point: OperatingPoint) -> ViewRecord:
+    probe, *rest = point.gates
     return ViewRecord(
         threshold=min(point.calibration.threshold, 1.0),
         temperature=point.temperature,
         offset=point.offset,
-        mix=point.mix,
+        mix=probe.mix,
+        gate=_gate(probe),
+        head=HeadRecord(mix=rest[0].mix, gate=_gate(rest[0])) if rest else None,
         certified=point.calibration.certified,
         sentence=point.calibration.sentence,
         evidence=evidence(point.calibration),
         slices=list(point.dev.names),
     )
+
+
+def _gate(gate: Gate) -> GateRecord | None:
+    read = gate.read
+    if read is None or read.value is None or read.low is None or read.high is None:
+        return None
+    return GateRecord(threshold=gate.threshold, read=read.value, low=read.low, high=read.high, n=read.n)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from charter.models.cascade import Cascade
-from charter.models.recalibrate import Point, point, recall
+from charter.models.recalibrate import DevScores, Point, point, recall
 from charter.models.stage import ALWAYS
 from charter.models.trained import Gate, OperatingPoint
 from charter.records import View
@@ -26,6 +26,9 @@ ESCALATED = tuple(np.geomspace(0.8, 0.001, 24).tolist())
 """Shares of ordinary dev exchanges at which an escalation threshold is tried."""
 LOSS = 0.01
 """Share of the dev recall that escalation may cost."""
+
+Calibrated = Callable[[Sequence[Gate]], tuple[DevScores, Point]]
+"""The dev scores under these gates, and the point that keeps the budgets on them."""
 
 
 def operating_point(
@@ -46,25 +49,26 @@ def operating_point(
     logits = DevLogits(cascade, dev, progress)
     restricted = dev.labels[:, 0] > 0.5
 
-    def calibrated(gates: Sequence[Gate]) -> Point:
-        return point(logits.scores(gates), budget, near_miss_budget, {}, dev.ordinary)
+    def calibrated(gates: Sequence[Gate]) -> tuple[DevScores, Point]:
+        scores = logits.scores(gates)
+        return scores, point(scores, budget, near_miss_budget, {}, dev.ordinary)
 
     gates: list[Gate] = []
     for number in range(len(cascade.stages)):
         tries = [Gate(mix) for mix in MIXES]
         gate = max(tries, key=lambda gate: auroc(restricted, logits.peaks([*gates, gate], 1)[:, 0]))
         gates.append(_escalating(logits, gates, gate, calibrated) if number in gated else gate)
-    chosen = calibrated(gates)
-    return OperatingPoint(tuple(gates), chosen.temperature, chosen.offset, chosen.calibration, logits.scores(gates))
+    scores, chosen = calibrated(gates)
+    return OperatingPoint(tuple(gates), chosen.temperature, chosen.offset, chosen.calibration, scores)
 
 
-def _escalating(logits: DevLogits, before: Sequence[Gate], gate: Gate, calibrated: Callable[[Sequence[Gate]], Point]) -> Gate:
+def _escalating(logits: DevLogits, before: Sequence[Gate], gate: Gate, calibrated: Calibrated) -> Gate:
     """The gate with the largest threshold tried at which the recall, recalibrated, falls by at most LOSS of itself."""
     heads = len(logits.clauses)
 
     def found(threshold: float) -> float:
-        gates = [*before, Gate(gate.mix, threshold)]
-        return recall(logits.scores(gates), calibrated(gates).policy(heads)).value or 0.0
+        scores, at = calibrated([*before, Gate(gate.mix, threshold)])
+        return recall(scores, at.policy(heads)).value or 0.0
 
     ordinary = logits.peaks(before, 1)[logits.ordinary, 0]
     full = found(ALWAYS)
