@@ -20,7 +20,17 @@ from heads import CLAUSES, random_change
 from charter.constitution import parse
 from charter.errors import BackboneError, CharterError, GuardError
 from charter.guard.folder import (
-    HEAD, GateRecord, GuardRecord, HeadRecord, PointRecord, SliceEvidence, Thresholds, ViewRecord, load, read_record, save,
+    HEAD,
+    GateRecord,
+    GuardRecord,
+    HeadRecord,
+    PointRecord,
+    SliceEvidence,
+    Thresholds,
+    ViewRecord,
+    load,
+    read_record,
+    save,
 )  # fmt: skip
 from charter.models.backbone import Backbone
 from charter.models.screen import BUCKETS

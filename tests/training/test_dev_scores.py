@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from charter.models.cascade import Cascade
-from charter.records import Exchange, Turn, View
 from charter.models.trained import Gate
+from charter.records import Exchange, Turn, View
 from charter.training.dev_scores import DevLogits, dev_scores
 from charter.training.table import Table
 
@@ -51,7 +51,9 @@ def _screen_alone(cascade: Cascade, exchange: Exchange, view: View) -> np.ndarra
 
 def test_what_a_gate_reads_is_what_the_cascade_reads_of_ordinary_traffic(random_cascade: Cascade) -> None:
     """Row 0 is restricted, so rows 1 and on count; the second of them is of a slice of near misses."""
-    exchanges = [Exchange(str(n), (Turn("user", text),)) for n, text in enumerate(["a b", "Hello there.", "Now a lock.", "Potions? " * 9, "x"])]
+    exchanges = [
+        Exchange(str(n), (Turn("user", text),)) for n, text in enumerate(["a b", "Hello there.", "Now a lock.", "Potions? " * 9, "x"])
+    ]
     own = replace(table("prompt", exchanges), slices=["chat", "chat", "permitted:locksmiths", "chat", "chat"])
     logits = DevLogits(random_cascade, own, lambda *_: None)
     assert logits.ordinary.tolist() == [False, True, False, True, True]

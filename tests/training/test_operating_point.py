@@ -38,7 +38,11 @@ def cascade(tiny_folder: object) -> Cascade:
     probe = {view: rng.normal(0, 0.2, (3, 32)).astype(np.float32) for view in VIEWS}
     bias = dict.fromkeys(VIEWS, np.full(3, -3, np.float32))
     own = Cascade(
-        ("locks", "potions"), backbone, Probe(backbone.layers, probe, bias), Screen(dict.fromkeys(VIEWS, weight), bias), dict.fromkeys(VIEWS, 0.5)
+        ("locks", "potions"),
+        backbone,
+        Probe(backbone.layers, probe, bias),
+        Screen(dict.fromkeys(VIEWS, weight), bias),
+        dict.fromkeys(VIEWS, 0.5),
     )
     head = ValueHead(random_change(str(tiny_folder), None, 1))
     return own.with_head(head, dict.fromkeys(VIEWS, 0.5), dict.fromkeys(VIEWS, ALWAYS))

@@ -7,7 +7,7 @@ it counts in seconds only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -15,12 +15,14 @@ import numpy as np
 
 from charter.evaluation.run import Outcome, Results
 from charter.guard.folder import Guard
+from charter.models.backbone import Piece
 from charter.records import Exchange
 from charter.statistics import Interval, ratio
 
 EMBEDDED_UPSTREAM = 212e6
 """FLOPs a token of SmolLM2-135M-Instruct: 2 for each of the 106 million weights of its 30 blocks."""
 NAMES = ("probe", "value head")
+"""Of the stages after the screen."""
 TIMED_TOKENS = 512
 """Tokens at which stages are timed."""
 
@@ -30,66 +32,78 @@ def cost(guard: Guard, upstream_flops_per_token: float | None = None, results: R
 
     Args:
         upstream_flops_per_token: 2 for each active weight of the guarded model; the embedded model's where None.
-        results: what was evaluated; where None, every stage is taken to read everything, and nothing is timed.
+        results: what was evaluated; where None, every stage is taken to read everything.
     """
-    stages = guard.cascade.stages
-    shares = _shares(results, len(stages)) if results else [Interval(1.0, 1.0, 1.0, 0)] * len(stages)
-    rates = [1.0 if share.value is None else share.value for share in shares]
-    screen, *seconds = _seconds(guard, _harmless(results)) if results else [None] * (1 + len(stages))
-    spent = sum(rate * stage.flops_per_token for rate, stage in zip(rates, stages, strict=True))
+    rates = _rates(shares(guard, results))
+    spent = sum(rate * stage.flops_per_token for rate, stage in zip(rates, guard.cascade.stages, strict=True))
     upstream = upstream_flops_per_token or EMBEDDED_UPSTREAM
-    known = screen is not None
     return {
         "guard_flops_per_token": spent,
         "upstream_flops_per_token": upstream,
         "overhead": spent / upstream,
         "escalation_rate": rates[-1],
-        "guard_seconds_per_token": (screen or 0.0) + sum(e * (s or 0.0) for e, s in zip(rates, seconds, strict=True)) if known else None,
-        "stages": [
-            {"name": name, "flops_per_token": stage.flops_per_token, "seconds_per_token": time, "read": share.as_dict()}
-            for name, stage, time, share in zip(NAMES, stages, seconds, shares, strict=False)
-        ],
     }
 
 
-def _harmless(results: Results) -> list[tuple[Exchange, Outcome]]:
-    """Harmless rows that were counted; all of them where none is harmless."""
-    rows = [(item, outcome) for s in results.sets for item, outcome in zip(s.items, s.outcomes, strict=True) if outcome.length]
+def stages(guard: Guard, results: Results | None = None) -> list[dict[str, Any]]:
+    """The `stages` part: what each stage after the screen spends on a token that it reads, and the share of tokens that it reads."""
+    found = zip(NAMES, guard.cascade.stages, shares(guard, results), strict=False)
+    return [{"name": name, "flops_per_token": stage.flops_per_token, "read": share.as_dict()} for name, stage, share in found]
+
+
+def shares(guard: Guard, results: Results | None) -> list[Interval]:
+    """Share of tokens that each stage reads, with its interval over harmless rows (over all where none is harmless); 1 of n = 0 rows
+    where nothing was counted."""
+    number = len(guard.cascade.stages)
+    outcomes = [outcome for _, outcome in _counted(results) if len(outcome.read) == number]
+    if results is None or not outcomes:
+        return [Interval(1.0, 1.0, 1.0, 0)] * number
+    lengths = np.array([outcome.length for outcome in outcomes])
+    return [ratio([outcome.read[n] for outcome in outcomes], lengths, results.seed) for n in range(number)]
+
+
+def seconds(guard: Guard, results: Results) -> dict[str, float] | None:
+    """Seconds a token: of the screen and of each stage on what it reads, whole exchanges at a time, and of the guard, c_1 + e_2 c_2 + ...;
+    None where there is nothing short enough to time."""
+    cascade = guard.cascade
+    turns = [[cascade.backbone.encoder.turn(turn) for turn in exchange.turns] for exchange in _timed(results)]
+    if not turns:
+        return None
+    rows = [[i for pieces in own for piece in pieces for i in piece.ids] for own in turns]
+    tokens = sum(map(len, rows))
+    found = {"screen": _screen_seconds(guard, [pieces for own in turns for pieces in own]) / tokens}
+    for name, stage in zip(NAMES, cascade.stages, strict=False):
+        stage.backbone.batch(rows[:1])  # the first forward is slower
+        begun = perf_counter()
+        for row in rows:
+            stage.reader.turn("prompt").push(stage.backbone.batch([row])[0])
+        found[name] = (perf_counter() - begun) / tokens
+    rates = _rates(shares(guard, results))
+    return {**found, "guard": found["screen"] + sum(rate * found[name] for rate, name in zip(rates, NAMES, strict=False))}
+
+
+def _screen_seconds(guard: Guard, turns: Sequence[Sequence[Piece]]) -> float:
+    begun = perf_counter()
+    for pieces in turns:
+        guard.cascade.screen.turn("prompt").feed([piece for piece in pieces if piece.text is not None])
+    return perf_counter() - begun
+
+
+def _rates(found: Sequence[Interval]) -> list[float]:
+    return [1.0 if share.value is None else share.value for share in found]
+
+
+def _counted(results: Results | None) -> list[tuple[Exchange, Outcome]]:
+    """Harmless rows whose tokens were counted; all of them where none is harmless."""
+    sets = results.sets if results else ()
+    rows = [(item, outcome) for s in sets for item, outcome in zip(s.items, s.outcomes, strict=True) if outcome.length]
     harmless = [(item.exchange, outcome) for item, outcome in rows if not item.positive]
     return harmless or [(item.exchange, outcome) for item, outcome in rows]
 
 
-def _shares(results: Results, stages: int) -> list[Interval]:
-    """Share of tokens that each stage reads, with its interval over rows."""
-    outcomes = [outcome for _, outcome in _harmless(results) if len(outcome.read) == stages]
-    if not outcomes:
-        return [Interval(1.0, 1.0, 1.0, 0)] * stages
-    lengths = np.array([outcome.length for outcome in outcomes])
-    return [ratio([outcome.read[n] for outcome in outcomes], lengths, results.seed) for n in range(stages)]
-
-
-def _seconds(guard: Guard, rows: Sequence[tuple[Exchange, Outcome]]) -> list[float | None]:
-    """Seconds a token of the screen and of each stage by itself, whole exchanges at a time; None where there is nothing to time."""
-    cascade = guard.cascade
-    exchanges: list[Exchange] = []
+def _timed(results: Results) -> Iterator[Exchange]:
     tokens = 0
-    for exchange, outcome in rows:
+    for exchange, outcome in _counted(results):
         if tokens < TIMED_TOKENS and outcome.length <= TIMED_TOKENS:
-            exchanges.append(exchange)
             tokens += outcome.length
-    if not tokens:
-        return [None] * (1 + len(cascade.stages))
-    turns = [[cascade.backbone.encoder.turn(turn) for turn in exchange.turns] for exchange in exchanges]
-    ids = [[i for pieces in own for piece in pieces for i in piece.ids] for own in turns]
-    begun = perf_counter()
-    for own in turns:
-        for pieces in own:
-            cascade.screen.turn("prompt").feed([piece for piece in pieces if piece.text is not None])
-    spent = [perf_counter() - begun]
-    for stage in cascade.stages:
-        stage.backbone.batch(ids[:1])  # the first forward is slower
-        begun = perf_counter()
-        for row in ids:
-            stage.reader.turn("prompt").push(stage.backbone.batch([row])[0])
-        spent.append(perf_counter() - begun)
-    return [seconds / tokens for seconds in spent]
+            yield exchange

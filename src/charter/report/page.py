@@ -56,7 +56,10 @@ def _filled(context: dict[str, Any]) -> str:
 
 def _text_parts(evaluation: dict[str, Any], scores: Results, guard: Guard) -> dict[str, Any]:
     return {
-        **{key: evaluation[key] for key in ("guard", "seed", "sets", "slices", "families", "clauses", "streaming", "cost", "command")},
+        **{
+            key: evaluation[key]
+            for key in ("guard", "seed", "sets", "slices", "families", "clauses", "streaming", "cost", "stages", "command")
+        },
         "headline": headline(evaluation),
         "caveats": caveats(evaluation),
         "views": guard.record.views,

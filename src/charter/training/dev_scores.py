@@ -110,7 +110,9 @@ def score_dev(cascade: Cascade, data: Path, constitution: Constitution, progress
     data_tables = tables(training_rows(data), constitution)
     cascade.hurry()
     views: tuple[View, ...] = ("prompt", "exchange")
-    return {view: dev_scores(data_tables[view, "dev"], _served(cascade, data_tables[view, "dev"], progress), cascade.clauses) for view in views}
+    return {
+        view: dev_scores(data_tables[view, "dev"], _served(cascade, data_tables[view, "dev"], progress), cascade.clauses) for view in views
+    }
 
 
 def _served(cascade: Cascade, dev: Table, progress: Progress) -> NDArray[np.float32]:
