@@ -49,7 +49,8 @@ def main(folder: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    serve = [str(Path(sys.executable).with_name("charter")), "serve", str(folder / "guard"), "--upstream", "embedded", "--port", str(port)]
+    charter, audit = str(Path(sys.executable).with_name("charter")), str(folder / "audit.db")
+    serve = [charter, "serve", str(folder / "guard"), "--upstream", "embedded", "--port", str(port), "--audit", audit]
     with (folder / "serve.log").open("w") as log, subprocess.Popen(serve, stdout=log, stderr=log) as server:
         try:
             wait(f"http://127.0.0.1:{port}/healthz", server, folder / "serve.log")

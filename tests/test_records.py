@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +21,14 @@ from charter.records import (
     Example,
     Exchange,
     Turn,
+    check_whole,
     parse_object,
     parse_turns,
     read_examples,
     read_jsonl,
+    sha256,
     split_place,
+    together,
     write_examples,
     write_text,
 )
@@ -220,3 +225,33 @@ def test_split_places_are_even_and_depend_on_the_key_alone() -> None:
     assert places[0] >= 0
     assert places[-1] < 1
     assert max(abs(p - (i + 0.5) / 2_000) for i, p in enumerate(places)) < 0.04  # Kolmogorov-Smirnov: 0.036 at 1 %
+
+
+@given(st.sets(st.sampled_from("abcm"), min_size=1), st.sets(st.sampled_from("abcm")), st.booleans())
+def test_files_written_together_are_all_replaced_or_none(
+    tmp_path_factory: pytest.TempPathFactory, new: set[str], old: set[str], fails: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("together") / "out"
+    for name in old:
+        write_text(folder / name, "old")
+    with contextlib.suppress(DataError), together(folder, last="m") as aside:
+        for name in sorted(new):
+            write_text(aside / name, "new")
+        assert {p.name: p.read_text() for p in folder.iterdir() if p != aside} == dict.fromkeys(old, "old")
+        if fails:
+            raise DataError("the disk is full")
+    found = {p.name: p.read_text() for p in folder.iterdir()} if folder.exists() else {}
+    assert found == dict.fromkeys(old, "old") | ({} if fails else dict.fromkeys(new, "new"))
+    assert folder.exists() == bool(old or not fails)
+
+
+def test_examples_that_the_manifest_does_not_tell_of_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "examples.parquet").write_bytes(b"rows")
+    check_whole(tmp_path)
+    for told, fits in ((sha256(tmp_path / "examples.parquet"), True), (None, True), ("0" * 64, False)):
+        write_text(tmp_path / "manifest.json", json.dumps({"examples": told} if told else {}))
+        if fits:
+            check_whole(tmp_path)
+        else:
+            with pytest.raises(DataError, match="charter synthesize"):
+                check_whole(tmp_path)

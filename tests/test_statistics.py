@@ -109,6 +109,41 @@ def test_a_bootstrap_interval_covers_what_theory_says_it_should() -> None:
     assert interval.low < 0.760 < interval.high
 
 
+@settings(max_examples=20)
+@given(PAIRS, st.lists(st.integers(0, 6), min_size=60, max_size=60), st.integers(0, 100))
+def test_a_bootstrap_by_group_draws_whole_groups_and_keeps_both_classes(
+    pairs: list[tuple[bool, float]], drawn: list[int], seed: int
+) -> None:
+    labels, _ = _both_classes(pairs)
+    groups = np.array(drawn[: len(labels)])
+    sizes = dict(zip(*np.unique(groups, return_counts=True), strict=True))
+    seen: list[np.ndarray] = []
+
+    def figure(y: np.ndarray, rows: np.ndarray) -> float:
+        assert y.any()
+        assert not y.all()
+        assert (np.asarray(labels)[rows.astype(int)] == y).all()
+        seen.append(groups[rows.astype(int)])
+        return 0.0
+
+    s.bootstrap(figure, labels, np.arange(len(labels)), seed, draws=20, groups=groups)
+    for group, size in sizes.items():
+        assert all((one == group).sum() % size == 0 for one in seen)
+
+
+def test_copies_of_an_item_in_one_group_do_not_narrow_the_interval() -> None:
+    rng = np.random.default_rng(4)
+    labels = np.arange(120) < 60
+    scores = rng.normal(size=120) + labels
+    alone = s.bootstrap(s.auroc, labels, scores, seed=0)
+    copied = s.bootstrap(s.auroc, np.repeat(labels, 5), np.repeat(scores, 5), seed=0, groups=np.repeat(np.arange(120), 5))
+    believed = s.bootstrap(s.auroc, np.repeat(labels, 5), np.repeat(scores, 5), seed=0)
+    assert (copied.low, copied.high) == (alone.low, alone.high)
+    assert believed.low is not None
+    assert alone.low is not None
+    assert believed.low > alone.low
+
+
 @pytest.mark.parametrize("labels", [[], [True, True], [False, False]])
 def test_no_data_is_an_error_and_never_zero(labels: list[bool]) -> None:
     scores = [0.5] * len(labels)

@@ -9,6 +9,7 @@ CharterError
 ├── UpstreamError       the language model being guarded can't be reached
 ├── BackboneError       the model whose hidden states are read can't be loaded or doesn't fit
 ├── GuardError          a guard folder is damaged, foreign or of another version
+├── AuditError          the audit log can't be opened, is none, or is of another version
 ├── BudgetExceeded      a run stopped at its cost cap; what was paid for is kept
 └── MissingExtra        an optional package is needed; says which
 """
@@ -48,6 +49,10 @@ class BackboneError(CharterError):
 
 class GuardError(CharterError):
     """A guard folder is missing, damaged, foreign or of another schema version."""
+
+
+class AuditError(CharterError):
+    """An audit log can't be opened, holds something else, or is of another schema version."""
 
 
 class BudgetExceeded(CharterError):

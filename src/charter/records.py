@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -205,6 +207,46 @@ def write_text(path: Path, text: str) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def together(folder: Path, last: str) -> Iterator[Path]:
+    """A place to write files aside; at the end of the block all of them replace those of `folder`, the one named `last` at last.
+
+    Where the block fails, nothing of `folder` is touched. Only a kill between two renames leaves a mix, which `last` can tell.
+    """
+    aside = folder / ".part"
+    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
+    made = not folder.exists()
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for path in sorted(aside.iterdir(), key=lambda path: (path.name == last, path.name)):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_whole(folder: Path) -> None:
+    """That the examples of a folder are those that its manifest.json tells of; folders without one pass.
+
+    Raises:
+        DataError: they are not, as after a run that was killed while it put its files in place.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file() or not (folder / "examples.parquet").is_file():
+        return
+    told = parse_object(path.read_text(encoding="utf-8", errors="replace"), str(path)).get("examples")
+    if told is not None and told != sha256(folder / "examples.parquet"):
+        raise DataError(f"{folder}: examples.parquet is not the file that manifest.json tells of; run `charter synthesize` into it again")
 
 
 def _groups(items: Iterable[Example], size: int) -> Iterator[list[Example]]:

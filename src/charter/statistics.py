@@ -119,18 +119,24 @@ def bootstrap(
     scores: ArrayLike,
     seed: int,
     draws: int = 500,
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """Percentile interval of a figure of (labels, scores), resampled within each class so that neither can vanish.
+
+    Args:
+        scores: [items], or [items, k] for a figure of several scores of the same items, such as a difference.
+        groups: a number for each item; those of one group (a prompt and what was made from it) are drawn together, within groups
+            that hold positives, negatives, or both.
 
     Raises:
         NoData: one of the classes is empty.
     """
     y, s = _two_classes(labels, scores)
     rng = np.random.default_rng(seed)
-    classes = np.flatnonzero(y), np.flatnonzero(~y)
+    items = _Groups(y, np.arange(len(y)) if groups is None else np.asarray(groups))
     samples = []
     for _ in range(draws):
-        rows = np.concatenate([rng.choice(c, len(c)) for c in classes])
+        rows = items.draw(rng)
         samples.append(figure(y[rows], s[rows]))
     low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(figure(y, s)), float(low), float(high), len(y))
@@ -149,6 +155,24 @@ def ratio(parts: ArrayLike, wholes: ArrayLike, seed: int, draws: int = 500) -> I
     samples = a[picked].sum(1) / np.maximum(b[picked].sum(1), np.finfo(float).tiny)
     low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(a.sum() / b.sum()), float(low), float(high), len(a))
+
+
+class _Groups:
+    """Items by group, and the groups by what they hold: positives, both, negatives."""
+
+    def __init__(self, y: NDArray[np.bool_], groups: NDArray[np.int64]) -> None:
+        self._items = np.argsort(groups, kind="stable")
+        self._starts = np.flatnonzero(np.diff(groups[self._items], prepend=groups.min() - 1))
+        self._sizes = np.diff(np.append(self._starts, len(y)))
+        share = np.add.reduceat(y[self._items].astype(np.int64), self._starts) / self._sizes
+        self._strata = [own for own in map(np.flatnonzero, (share == 1, (share > 0) & (share < 1), share == 0)) if len(own)]
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Items of groups drawn with replacement, as many of each kind as there are: both classes are always there."""
+        drawn = np.concatenate([rng.choice(own, len(own)) for own in self._strata])
+        sizes = self._sizes[drawn]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return np.asarray(self._items[np.repeat(self._starts[drawn], sizes) + within])
 
 
 def _two_classes(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

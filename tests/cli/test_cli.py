@@ -23,7 +23,7 @@ def charter(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Completed
 def test_help_names_every_verb(tmp_path: Path) -> None:
     said = charter("--help", cwd=tmp_path)
     assert said.returncode == 0
-    for verb in ("init", "check", "synthesize", "train", "build", "evaluate", "score", "serve", "diff", "review"):
+    for verb in ("init", "check", "synthesize", "train", "build", "evaluate", "score", "serve", "diff", "review", "audit"):
         assert f"  {verb} " in said.stdout
 
 
@@ -51,8 +51,12 @@ def test_init_never_writes_over_a_file(tmp_path: Path) -> None:
         (("evaluate", "nowhere", "--data", "."), "no *.jsonl"),
         (("synthesize", "own.yaml", "--out", "d"), "--teacher"),
         (("synthesize", "general", "--out", "d", "--exclude", "."), "no row in any *.jsonl"),
+        (("synthesize", "general", "--out", "d", "--exclude", "nowhere"), "nowhere: there is no such folder"),
+        (("synthesize", "general", "--out", "d", "--augment", "100"), "error: --augment is 100"),
+        (("synthesize", "general", "--out", "d", "--price", "nan", "1"), "error: --price is nan"),
+        (("synthesize", "general", "--out", "d", "--per-clause", "0"), "--per-clause"),
         (("synthesize", "general", "--out", "d", "--teacher", "http://127.0.0.1:9/v1"), "127.0.0.1:9"),
-        (("synthesize", "general", "--out", "d", "--max-cost", "1"), "--price"),
+        (("synthesize", "general", "--out", "d", "--max-cost", "1"), "error: --max-cost is 1"),
         (("synthesize", "general", "--out", "d", "--seed", "-1"), "--seed"),
         (("synthesize", "general", "--out", "own.yaml/d"), "can't be written"),
         (("build", "general", "--out", "g", "--budget", "2"), "--budget"),
@@ -86,6 +90,15 @@ def test_an_interrupted_run_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     assert said.startswith("interrupted: ")
     assert said.count("\n") == 1
     assert not (tmp_path / "d").exists()
+
+
+def test_output_that_nobody_reads_ends_quietly(tmp_path: Path) -> None:
+    with subprocess.Popen([CHARTER, "families", "--json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        run.stdout.close()
+        assert run.stderr is not None
+        assert run.stderr.read() == b""
+        assert run.wait(60) == 141
 
 
 def test_diff_names_what_changed_and_exits_with_1(tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from charter.errors import TeacherError, UnusableAnswer
+from charter.errors import BudgetExceeded, TeacherError, UnusableAnswer
+from charter.llm.cache import Cache, CachedChat
 from charter.llm.chat import Reply, Request
 from charter.llm.client import OpenAIChat
+from charter.llm.pool import Budget
 from charter.records import Turn
 
 ASK = Request((Turn("user", "Say fine."),), max_tokens=5, temperature=0.3, seed=11, stop=("\n",))
@@ -207,3 +212,45 @@ def test_check_tells_in_one_call_that_nobody_is_there() -> None:
 def test_a_url_without_a_scheme_is_refused() -> None:
     with pytest.raises(TeacherError, match="looks like http"):
         OpenAIChat("localhost:8000", "m")
+
+
+@pytest.mark.parametrize(("lost", "cost"), [("<html>", 3), ("", 3), (503, 0), (429, 0)])
+def test_what_a_server_may_have_worked_for_counts_though_nothing_came_of_it(stub: Any, lost: str | int, cost: int) -> None:
+    ends = refusal(lost, "busy") if isinstance(lost, int) else (200, {}, lost)
+    stub.script = lambda body, n: ends if n < 3 else (200, {}, completion("fine"))
+    budget = Budget(price_in=1e6, price_out=1e6)
+    assert ask(stub.url, budget=budget).text == "fine"
+    assert budget.spent == cost * sum(ASK.worst) == cost * (len("Say fine.") // 2 + 5)
+
+
+def test_a_call_that_times_out_counts_and_one_that_nobody_took_does_not(stub: Any) -> None:
+    def slow(body: Any, n: int) -> Any:
+        time.sleep(0.3)
+        return 200, {}, completion("late")
+
+    stub.script = slow
+    for url, times in ((stub.url, 2), ("http://127.0.0.1:9/v1", 0)):
+        budget = Budget(price_in=1e6, price_out=1e6)
+        with pytest.raises(TeacherError):
+            ask(url, budget=budget, attempts=2, timeout_s=0.05)
+        assert budget.spent == times * sum(ASK.worst)
+
+
+@pytest.mark.parametrize("cap", [1, 2.5, 5])
+def test_a_server_that_gives_garbage_can_not_pass_the_cap(stub: Any, tmp_path: Path, cap: float) -> None:
+    stub.script = lambda body, n: (200, {}, "garbage")
+    worst = sum(ASK.worst)
+    budget = Budget(cap * worst, 1e6, 1e6)
+
+    async def run() -> None:
+        chat = OpenAIChat(stub.url, "m", first_wait_s=0.001, attempts=4, budget=budget)
+        with Cache(tmp_path / "c.sqlite") as cache:
+            cached = CachedChat(chat, cache, budget)
+            for seed in range(9):
+                with contextlib.suppress(UnusableAnswer):
+                    await cached.complete(replace(ASK, seed=seed))
+
+    with pytest.raises(BudgetExceeded, match="--max-cost"):
+        anyio.run(run)
+    assert len(stub.bodies) == int(cap)
+    assert (budget.spent, budget.reserved) == (int(cap) * worst, 0.0)

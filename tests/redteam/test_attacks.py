@@ -78,21 +78,23 @@ def test_a_guard_that_decodes_lets_nothing_through_and_is_tried_to_the_end(
     found = hunted(parents, strong, arsenal)
     assert found.kept == []
     assert found.got_through == 0
-    assert 4 * len(parents) < found.tried <= EFFORT.tries * len(parents)
+    assert 3 * len(parents) < found.tried <= EFFORT.tries * len(parents)
 
 
-def test_the_lowest_of_those_that_were_scored_together_is_kept(parents: list[Example], new_guard: NewGuard, arsenal: Arsenal) -> None:
+def test_the_highest_of_those_that_got_through_together_is_kept(parents: list[Example], new_guard: NewGuard, arsenal: Arsenal) -> None:
     exact = replace(arsenal, names=("base64", "hex", "json"))
     guard = new_guard()
     found = hunted(parents, guard, exact, Effort(tries=4, width=4, compose=0))
     decoder = new_guard(frozenset(exact.names))
-    lowest = dict.fromkeys((p.id for p in parents), 1.0)
+    highest: dict[str, float] = {}
     scored = list(guard.seen)
     for exchange, score in zip(scored, guard.scores(scored).tolist(), strict=True):
         text = next(t for t in reversed(decoder.readings(exchange)) if t in prompts(parents))
-        lowest[prompts(parents)[text]] = min(lowest[prompts(parents)[text]], score)
+        parent = prompts(parents)[text]
+        if score < guard.threshold:
+            highest[parent] = max(highest.get(parent, 0.0), score)
     assert found.got_through > len(found.kept) > len(parents) / 2
-    assert {c.parent.id: c.score for c in found.kept} == {name: score for name, score in lowest.items() if score < guard.threshold}
+    assert {c.parent.id: c.score for c in found.kept} == highest
 
 
 def test_no_attack_is_kept_whose_meaning_is_lost(parents: list[Example], new_guard: NewGuard, arsenal: Arsenal) -> None:

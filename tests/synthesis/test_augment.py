@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -20,7 +19,7 @@ from charter.constitution import Constitution
 from charter.llm.cache import Usage
 from charter.llm.pool import quiet
 from charter.records import Turn
-from charter.synthesis.augment import LONGEST, Disguises, augmented, copy, drawn, translations, turning
+from charter.synthesis.augment import LONGEST, Disguises, augmented, copy, drawn, turning
 from charter.synthesis.engine import LocalEngine
 from charter.synthesis.families import DRAWN, FAMILIES, HELD_OUT, TRANSLATED, held
 from charter.synthesis.items import TURNING, Item, Outcome, digest
@@ -29,6 +28,7 @@ from charter.synthesis.prompts import prompts
 from charter.synthesis.recorded import RecordedTeacher
 from charter.synthesis.replies import replies
 from charter.synthesis.split import split, split_of
+from charter.synthesis.translate import expected, translations
 
 
 @pytest.fixture(scope="module")
@@ -207,8 +207,17 @@ def rewriting(
         turns = (Turn("user", f"How long does bread stay in the oven {word}"),)
         some.append(Item(turns, clause, "permitted", "s", word, "me"))
     teacher = Translator(answers)
-    stage = partial(augmented, some, constitution, Disguises(families, (), 1.0, 0.0), 0, LocalEngine(teacher, 2))
-    return anyio.run(stage), teacher, some
+    return stage(some, constitution, Disguises(families, (), 1.0, 0.0), LocalEngine(teacher, 2)), teacher, some
+
+
+def stage(items: list[Item], constitution: Constitution, disguises: Disguises, engine: LocalEngine) -> Outcome:
+    """The translations, and the copies with them, as a run makes them."""
+
+    async def run() -> Outcome:
+        said = await translations(items, disguises, 0, engine)
+        return await augmented(items, constitution, disguises, 0, said, engine)
+
+    return anyio.run(run)
 
 
 def test_the_teacher_translates_and_what_is_no_translation_is_dropped_and_counted(
@@ -234,8 +243,8 @@ def test_no_teacher_rewrites_what_must_live_on_its_examples(synthetic: list[Item
 
 
 def test_a_recorded_teacher_translates_nothing_and_says_so(items: list[Item], constitution: Constitution, recordings: Path) -> None:
-    stage = partial(augmented, items[:40], constitution, Disguises(("translation:fr",), (), 1.0), 0)
-    outcome = anyio.run(stage, LocalEngine(RecordedTeacher(constitution, recordings), 2))
+    engine = LocalEngine(RecordedTeacher(constitution, recordings), 2)
+    outcome = stage(items[:40], constitution, Disguises(("translation:fr",), (), 1.0), engine)
     assert {item.family for item in outcome.kept} <= {"plain", TURNING}
     assert sum(outcome.dropped.values()) == sum(len(item.prompt) <= LONGEST for item in items[:40])
 
@@ -245,7 +254,7 @@ def test_the_plan_of_translations_is_never_less_than_what_is_drawn(synthetic: li
     for rate in (0.02, 0.15, 1.0, 3.0):
         disguises = Disguises(families, HELD_OUT, min(rate, len(families)))
         asked = sum("translation" in name for _, name in drawn(synthetic, 0, disguises))
-        planned = translations(len(synthetic), disguises)
+        planned = expected(len(synthetic), disguises)
         assert asked <= planned <= 2 * asked + 60 * bool(asked)
 
 

@@ -12,7 +12,7 @@ import pytest
 from kitchen import POOLS, Fault, answer
 
 from charter.constitution import Constitution
-from charter.errors import TeacherError
+from charter.errors import DataError, TeacherError
 from charter.llm.cache import WINDOW, Cache, CachedChat
 from charter.llm.client import OpenAIChat
 from charter.records import read_examples
@@ -149,3 +149,28 @@ def test_what_every_call_would_get_stops_the_run_at_once(
     with pytest.raises(TeacherError, match=f"answers {status}"):
         run(constitution, model_server.url, tmp_path)
     assert model_server.calls <= 3 * 2
+
+
+NO = "I'm sorry, I can't help with that."
+
+
+def test_a_teacher_that_refuses_every_prompt_of_a_clause_is_told_by_its_name(
+    model_server: Any, constitution: Constitution, tmp_path: Path
+) -> None:
+    def script(body: dict[str, Any], number: int) -> Fault | None:
+        return Fault(200, says(NO)) if asks_for_a_prompt(body) and "Opening the wine cellar" in json.dumps(body) else None
+
+    model_server.fault = script
+    manifest, _ = run(constitution, model_server.url, tmp_path)
+    assert manifest.unserved == ["cellar"]
+    assert "1 of 3 clauses, which have only their own examples: cellar;" in manifest.warning
+    assert {row.teacher for row in read_examples(tmp_path) if row.clause == "cellar" and row.reply_restricted is None} == {"constitution"}
+
+
+def test_a_teacher_that_refuses_everything_is_an_error_and_nothing_is_written(
+    model_server: Any, constitution: Constitution, tmp_path: Path
+) -> None:
+    model_server.fault = lambda body, number: Fault(200, says(NO)) if asks_for_a_prompt(body) else None
+    with pytest.raises(DataError, match=r"nothing usable for any clause \(\d+ a refusal\).*another --teacher"):
+        run(constitution, model_server.url, tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("cache.sqlite")] == []

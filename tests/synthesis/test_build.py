@@ -100,6 +100,11 @@ def test_the_manifest_adds_up(made: tuple[list[Example], Manifest, Path]) -> Non
     assert written["kin"]["items"] >= 2 * written["kin"]["groups"] > 0
 
 
+def test_only_what_somebody_was_asked_for_can_be_missing(made: tuple[list[Example], Manifest, Path]) -> None:
+    assert made[1].unserved == ["cooking"]  # it has no recordings
+    assert set(made[1].unserved) == set(made[1].topics) - {row.clause for row in made[0] if row.teacher != "constitution"}
+
+
 def test_options_shape_the_run(constitution: Constitution, recordings: Path, tmp_path: Path) -> None:
     build(constitution, recordings, tmp_path, per_clause=7, per_pool=3, replies_per_clause=0, augment_rate=0.0, without_pools=("chat",))
     rows = list(read_examples(tmp_path))

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from charter.constitution import Constitution
 from charter.errors import DataError
-from charter.records import Example, Turn, read_examples
+from charter.records import Example, Turn, check_whole, read_examples, write_examples
 from charter.synthesis.build import Options, synthesize
 from charter.synthesis.decisions import FILE, Decision, apply, decide, flipped, read_decisions, reviewed
-from charter.synthesis.items import Item, Written, from_pool, key, written_for
+from charter.synthesis.items import Item, Written, from_pool, home, key, written_for
 from charter.synthesis.manifest import Manifest
 from charter.synthesis.recorded import RecordedTeacher
+from charter.synthesis.split import split
 
 SLICES = sorted(f.name.removesuffix(".jsonl") for f in (resources.files("charter") / "constitutions" / "benign").iterdir())
 """The benign pools, of which one is enough here."""
@@ -113,11 +114,11 @@ def test_drops_and_flips_change_the_rows_of_their_parents_and_no_others(made: Pa
     turned = parents(made, "wine", "turning")
     to_restrict = next(p for p in parents(made, "wine") if p in copied and p not in turned)
     before = list(read_examples(made))
-    for parent, home, choice in (
+    for parent, place, choice in (
         (to_drop, "cellar", "drop"), (to_permit, "cellar", "flip"), (to_restrict, "wine", "flip"),
         (turned[0], "wine", "drop"), ("nobody", "wine", "drop"), (parents(made, "wine")[-1], "wine", "keep"),
     ):  # fmt: skip
-        decide(made, Decision(parent, home, choice))  # type: ignore[arg-type]
+        decide(made, Decision(parent, place, choice))  # type: ignore[arg-type]
     gone_or_changed = apply(made, constitution)
     after = list(read_examples(made))
     touched = {to_drop, to_permit, to_restrict, turned[0]}
@@ -150,6 +151,28 @@ def test_applying_again_changes_nothing_and_the_manifest_follows_the_rows(made: 
     assert (made / "examples.parquet").read_bytes() == data
 
 
+@given(made_of=st.lists(st.tuples(st.sampled_from(["cellar", "wine", "chat", "nobody"]), CHOICES), max_size=5), again=st.booleans())
+def test_decisions_that_meet_no_item_are_counted_as_gone_however_often_they_are_applied(
+    constitution: Constitution, tmp_path_factory: pytest.TempPathFactory, made_of: list[tuple[str, Any]], again: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("gone")
+    plain = [written_for(constitution[c], (Turn("user", c),), "m") for c in ("cellar", "wine")]
+    items = [*plain, from_pool("chat", (Turn("user", "x"),), None, "m")]
+    write_examples(folder / "examples.parquet", split(items, 0, {c.id: c.hash for c in constitution.clauses}, ()))
+    Manifest({}, "m", 0, {}).write(folder / "manifest.json")
+    places = {home(item): item.parent for item in items}
+    for name, choice in made_of:
+        decide(folder, Decision(places.get(name, "nobody"), name if name in places else "wine", choice))
+    standing = dict(made_of)
+    impossible = sum(name == "nobody" or (name == "chat" and choice == "flip") for name, choice in standing.items())
+    for _ in range(1 + again):
+        apply(folder, constitution)
+        check_whole(folder)
+        met = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["reviewed"]
+        assert sum(met.values()) == len(standing)
+        assert met["gone"] == impossible
+
+
 def test_the_next_run_into_the_folder_applies_them_to_the_items(made: Path, constitution: Constitution, recordings: Path) -> None:
     drop, flip = parents(made, "cellar")[0], parents(made, "cellar")[2]
     assert drop != flip
@@ -163,6 +186,8 @@ def test_the_next_run_into_the_folder_applies_them_to_the_items(made: Path, cons
     again = {row.id: row for row in rows(made, flip) if row.family != "turning"}
     assert again == by_hand
     assert next(s for s in manifest.stages if s.name == "review").dropped == {"dropped in review": 1}
+    apply(made, constitution)  # the rows of what that run dropped were never there
+    assert json.loads((made / "manifest.json").read_text(encoding="utf-8"))["reviewed"] == manifest.reviewed
 
 
 def test_without_decisions_there_is_no_such_stage(made: Path) -> None:

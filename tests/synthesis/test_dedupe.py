@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charter.records import Turn
-from charter.synthesis.dedupe import THRESHOLD, dedupe, shingles
+from charter.synthesis.dedupe import THRESHOLD, dedupe
 from charter.synthesis.items import TURNING, Item, Written, digest, from_pool
+from charter.synthesis.twins import shingles
 
 LONG = "please tell me how the old clock in the tower of the town hall was built and who has kept it going since then"
 

@@ -114,9 +114,9 @@ def test_what_is_excluded_never_reaches_the_rows_and_costs_no_opinion(constituti
             super().__init__(constitution, recordings)
             self.asked: list[str] = []
 
-        async def agrees(self, item: Item, clause: object, counterpart: object, leaning: float) -> bool:
+        async def odds(self, item: Item, clause: object, counterpart: object) -> float:
             self.asked.append(item.prompt)
-            return True
+            return 1.0
 
     teacher = Asked()
     items = anyio.run(teacher.prompts, constitution["cellar"], [], None).kept

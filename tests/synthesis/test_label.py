@@ -35,9 +35,9 @@ class Judge:
     async def leaning(self, clause: Clause, counterpart: Clause) -> float:
         return 0.0
 
-    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None, leaning: float) -> bool:
+    async def odds(self, item: Item, clause: Clause, counterpart: Clause | None) -> float:
         self.asked.append((clause.id, counterpart.id if counterpart else None))
-        return item.prompt not in self.doubts
+        return -1.0 if item.prompt in self.doubts else 1.0
 
     def expected(self, clause: Clause, n: int | None, replies: int | None) -> Expected:
         return Expected()

@@ -98,7 +98,7 @@ def judge(constitution: Constitution, own: float, example_of_own: float, example
     teacher = LanguageTeacher(ScriptedChat(script), constitution)
     item = written_for(constitution["cellar"], (Turn("user", "A new request"),), "m")
     clauses = constitution["cellar"], constitution["wine"]
-    return anyio.run(teacher.agrees, item, *clauses, anyio.run(teacher.leaning, *clauses))
+    return anyio.run(teacher.odds, item, *clauses) > anyio.run(teacher.leaning, *clauses)
 
 
 @given(st.floats(-3, 3), st.floats(-2, 2), st.floats(-2, 2))
@@ -113,7 +113,8 @@ def test_an_example_is_never_judged_with_itself_among_the_shots(constitution: Co
     chat = ScriptedChat(lambda r, n: letters(-1, -2))
     item = written_for(constitution["cellar"], (Turn("user", "A new request"),), "m")
     teacher, clauses = LanguageTeacher(chat, constitution), (constitution["cellar"], constitution["wine"])
-    anyio.run(teacher.agrees, item, *clauses, anyio.run(teacher.leaning, *clauses))
+    anyio.run(teacher.odds, item, *clauses)
+    anyio.run(teacher.leaning, *clauses)
     for asked in chat.requests:
         text = asked.prefill.split("Request: ")[-1].removesuffix("\nAnswer:")
         assert asked.prefill.count(text) == 1
@@ -145,9 +146,9 @@ def test_what_is_expected_is_never_less_than_what_is_asked(constitution: Constit
         items = (await teacher.prompts(clause, await teacher.topics(clause), 10)).kept
         for item in items[:4]:
             await teacher.replies(item)
-        leaning = await teacher.leaning(clause, constitution["wine"])
+        await teacher.leaning(clause, constitution["wine"])
         for item in items:
-            await teacher.agrees(item, clause, constitution["wine"], leaning)
+            await teacher.odds(item, clause, constitution["wine"])
         return len(chat.requests)
 
     assert anyio.run(run) <= LanguageTeacher(ScriptedChat(script), constitution).expected(clause, 10, 4).calls

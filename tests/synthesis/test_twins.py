@@ -3,8 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charter.synthesis.dedupe import shingles
-from charter.synthesis.twins import Twins, jaccard, numbered
+from charter.synthesis.twins import Twins, jaccard, numbered, shingles
 
 SETS = st.lists(st.frozensets(st.integers(0, 12), max_size=9), max_size=25)
 

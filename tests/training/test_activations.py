@@ -8,7 +8,7 @@ import torch
 from charter.models.backbone import Backbone
 from charter.models.probe import WINDOW
 from charter.records import Exchange, Turn, View
-from charter.training.activations import STRIDE, ActivationStore
+from charter.training.activations import STRIDE, ActivationStore, Windows
 
 TEXTS = ["How do I bake bread?", "kill -9 " * 30, "Привет, как дела? 世界 " * 5, "def f(x):\n    return x + 1\n" * 6, "yes"]
 
@@ -73,3 +73,13 @@ def test_an_index_without_its_data_is_not_believed(embedded_backbone: Backbone, 
     data.write_bytes(data.read_bytes()[:100])
     windows = ActivationStore(tmp_path, embedded_backbone).windows(exchanges()[:2], "prompt")
     assert np.abs(windows.take(np.flatnonzero(windows.owner == 0)) - by_hand(embedded_backbone, exchanges()[0], "prompt")).max() < 1
+
+
+def test_windows_of_some_exchanges_come_in_their_order_and_as_often() -> None:
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(20), rng.integers(1, 5, 20))
+    windows = Windows(rng.normal(size=(len(owner) + 3, 4)).astype(np.float16), np.arange(len(owner)) + 3, owner)
+    picked = np.array([5, 0, 5, 19])
+    own = windows.of(picked)
+    for place, number in enumerate(picked):
+        assert np.array_equal(own.take(np.flatnonzero(own.owner == place)), windows.take(np.flatnonzero(owner == number)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,10 +32,10 @@ def table(view: View, exchanges: list[Exchange]) -> Table:
 @pytest.mark.parametrize(("view", "rows"), [("prompt", [0, 1]), ("exchange", [2])])
 @pytest.mark.parametrize("gate", [Gate(0.3), Gate(1.0), Gate(0.4, -3.9), Gate(0.7, 1e6)])
 def test_peaks_are_the_highest_served_logits_of_every_head_whatever_the_gate(
-    random_cascade: Cascade, view: View, rows: list[int], gate: Gate
+    random_cascade: Cascade, view: View, rows: list[int], gate: Gate, tmp_path: Path
 ) -> None:
     exchanges = [EXCHANGES[n] for n in rows]
-    logits = DevLogits(random_cascade, table(view, exchanges), lambda *_: None)
+    logits = DevLogits(random_cascade, table(view, exchanges), tmp_path, lambda *_: None)
     served = replace(random_cascade, mix=dict.fromkeys(VIEWS, gate.mix), escalate=dict.fromkeys(VIEWS, gate.threshold))
     scored = list(served.batch(exchanges))
     found = logits.scores([gate]).logits
@@ -49,15 +50,15 @@ def _screen_alone(cascade: Cascade, exchange: Exchange, view: View) -> np.ndarra
     return np.concatenate([run.apart[0] for run in runs if run.view == view]).max(0)
 
 
-def test_what_a_gate_reads_is_what_the_cascade_reads_of_ordinary_traffic(random_cascade: Cascade) -> None:
+def test_what_a_gate_reads_is_what_the_cascade_reads_of_ordinary_traffic(random_cascade: Cascade, tmp_path: Path) -> None:
     """Row 0 is restricted, so rows 1 and on count; the second of them is of a slice of near misses."""
     exchanges = [
         Exchange(str(n), (Turn("user", text),)) for n, text in enumerate(["a b", "Hello there.", "Now a lock.", "Potions? " * 9, "x"])
     ]
     own = replace(table("prompt", exchanges), slices=["chat", "chat", "permitted:locksmiths", "chat", "chat"])
-    logits = DevLogits(random_cascade, own, lambda *_: None)
+    logits = DevLogits(random_cascade, own, tmp_path, lambda *_: None)
     assert logits.ordinary.tolist() == [False, True, False, True, True]
-    assert DevLogits(random_cascade, replace(own, ordinary=frozenset({"permitted:locksmiths"})), lambda *_: None).ordinary[2]
+    assert DevLogits(random_cascade, replace(own, ordinary=frozenset({"permitted:locksmiths"})), tmp_path, lambda *_: None).ordinary[2]
     peaks = logits.peaks([], 1)[logits.ordinary, 0]
     theta = float(np.sort(peaks)[1:].mean())
     served = list(replace(random_cascade, escalate=dict.fromkeys(VIEWS, theta)).batch([exchanges[n] for n in (1, 3, 4)]))
@@ -73,3 +74,31 @@ def test_labels_go_to_the_heads_of_the_guard_and_slices_are_counted() -> None:
     assert found.labels.tolist() == [[True, False, True], [False] * 3, [False] * 3]
     assert [found.names[n] for n in found.slice_of] == ["chat", "code", "chat"]
     assert found.slice_of.dtype == np.int32
+
+
+def test_kept_logits_are_those_of_the_same_scorers_and_texts_only(random_cascade: Cascade, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def kept(cascade: Cascade, exchanges: list[Exchange]) -> np.ndarray:
+        steps.clear()
+        logits = DevLogits(cascade, table("prompt", exchanges), tmp_path, lambda _, done, __: steps.append(done))
+        assert logits.read([Gate(0.5)]).value == 1.0
+        return logits.peaks([Gate(0.5)])
+
+    first = kept(random_cascade, EXCHANGES[:2])
+    assert steps == [1, 2]
+    np.testing.assert_array_equal(kept(random_cascade, EXCHANGES[:2]), first)
+    assert not steps  # read, not computed
+
+    kept(random_cascade, [EXCHANGES[0], Exchange("b", (Turn("user", "Hi!"),))])
+    assert steps  # another text, though its id is the same
+    weights = {view: w + 1 for view, w in random_cascade.probe.weights.items()}
+    kept(replace(random_cascade, probe=replace(random_cascade.probe, weights=weights)), EXCHANGES[:2])
+    assert steps
+
+    for kind in ("f32", "npy"):
+        for file in tmp_path.glob(f"dev-*.{kind}"):
+            file.write_bytes(file.read_bytes()[:40])
+        np.testing.assert_array_equal(kept(random_cascade, EXCHANGES[:2]), first)
+        assert steps  # damaged files are made anew
+    assert not list(tmp_path.glob("*.part"))

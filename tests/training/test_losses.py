@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charter.training.losses import annealed_cummax, softmax_weighted
+from charter.models.probe import MovingAverage
+from charter.training.losses import annealed_cummax, smoothing_matrix, softmax_weighted
 
 
 def by_hand(z: list[list[float]], y: list[float]) -> float:
@@ -116,3 +117,32 @@ def test_huge_logits_keep_the_annealed_loss_finite(omega: float) -> None:
         (slope,) = torch.autograd.grad(loss, logits)
         assert torch.isfinite(loss)
         assert torch.isfinite(slope).all()
+
+
+def test_an_exchange_far_below_the_loudest_one_still_has_a_loss() -> None:
+    """Weights are taken against each exchange's own maximum: against that of all, its own would vanish together."""
+    logits = torch.tensor([[300.0], [-300.0], [-301.0]])
+    found = softmax_weighted(logits, torch.tensor([[1.0], [1.0]]), torch.tensor([0, 1, 1]), 2)
+    assert found.item() == pytest.approx(by_hand([[300.0], [-300.0, -301.0]], [1.0, 1.0]), rel=1e-5)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_the_gradient_through_the_weights_is_the_closed_form_and_detached_the_weighted_slope(label: float) -> None:
+    """dL/dz_s = w_s [(l_s - L) / tau + l'_s], and w_s l'_s where the weights are held fixed."""
+    z = torch.tensor(np.random.default_rng(2).normal(0, 3, (7, 1)), requires_grad=True)
+    y, owner = torch.tensor([[label]], dtype=torch.float64), torch.zeros(7, dtype=torch.long)
+    w, p = torch.softmax(z.detach(), 0), torch.sigmoid(z.detach())
+    own = -torch.log(p if label else 1 - p)
+    through = w * (own - (w * own).sum() + p - label)
+    for detach, expected in ((False, through), (True, w * (p - label))):
+        (slope,) = torch.autograd.grad(softmax_weighted(z, y, owner, 1, detach), z)
+        assert torch.allclose(slope, expected, atol=1e-12)
+
+
+@given(z=st.lists(logit, min_size=1, max_size=40), window=st.integers(1, 20))
+def test_smoothing_is_the_sliding_mean_and_what_serving_does(z: list[float], window: int) -> None:
+    column = torch.tensor(z, dtype=torch.float64)[:, None]
+    mean = smoothing_matrix("mean", window, len(z), torch.float64) @ column
+    assert mean[:, 0].tolist() == pytest.approx([np.mean(z[max(0, t + 1 - window) : t + 1]) for t in range(len(z))], abs=1e-9)
+    average = smoothing_matrix("ema", window, len(z), torch.float64) @ column
+    assert average.numpy() == pytest.approx(MovingAverage(window).push(column.numpy()), abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ CALM = ("the house", "the old house", "an old door", "the door of the house", "h
 
 
 @pytest.fixture(scope="module")
-def cascade(tiny_folder: object) -> Cascade:
+def cascade(tiny_folder: Path) -> Cascade:
     """The screen knows "lock"; probe and value head are random."""
     from charter.models.backbone import Backbone
 
@@ -57,17 +58,17 @@ def dev(restricted: str) -> Table:
     return Table("prompt", ("locks", "potions"), exchanges, labels, ["chat"] * 60, [str(n) for n in range(60)], frozenset(), 60)
 
 
-def test_without_gates_every_stage_reads_everything(cascade: Cascade) -> None:
-    chosen = operating_point(cascade, dev("lock lock"), "prompt", *BUDGETS, set(), lambda *_: None)
+def test_without_gates_every_stage_reads_everything(cascade: Cascade, tmp_path: Path) -> None:
+    chosen = operating_point(cascade, dev("lock lock"), "prompt", *BUDGETS, set(), tmp_path, lambda *_: None)
     assert [gate.threshold for gate in chosen.gates] == [ALWAYS, ALWAYS]
     assert all(gate.read is None and gate.mix in MIXES for gate in chosen.gates)
 
 
 @pytest.mark.parametrize("gated", [{0}, {1}, {0, 1}])
-def test_the_threshold_is_the_highest_tried_that_keeps_the_recall(cascade: Cascade, gated: set[int]) -> None:
+def test_the_threshold_is_the_highest_tried_that_keeps_the_recall(cascade: Cascade, gated: set[int], tmp_path: Path) -> None:
     table = dev("lock lock")
-    chosen = operating_point(cascade, table, "prompt", *BUDGETS, gated, lambda *_: None)
-    logits = DevLogits(cascade, table, lambda *_: None)
+    chosen = operating_point(cascade, table, "prompt", *BUDGETS, gated, tmp_path, lambda *_: None)
+    logits = DevLogits(cascade, table, tmp_path, lambda *_: None)
 
     def found(gates: list[Gate]) -> float:
         scores = logits.scores(gates)
@@ -94,9 +95,9 @@ def test_the_threshold_is_the_highest_tried_that_keeps_the_recall(cascade: Casca
     assert (again.temperature, again.offset, again.calibration) == (chosen.temperature, chosen.offset, chosen.calibration)
 
 
-def test_the_dev_scores_are_those_of_the_cascade_as_it_is_served(cascade: Cascade) -> None:
+def test_the_dev_scores_are_those_of_the_cascade_as_it_is_served(cascade: Cascade, tmp_path: Path) -> None:
     table = dev("lock lock")
-    chosen = operating_point(cascade, table, "prompt", *BUDGETS, {0, 1}, lambda *_: None)
+    chosen = operating_point(cascade, table, "prompt", *BUDGETS, {0, 1}, tmp_path, lambda *_: None)
     probe, head = chosen.gates
     assert cascade.head
     served = replace(

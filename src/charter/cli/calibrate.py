@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    guard: Annotated[Path, typer.Argument(help="A guard's folder, or the name of a shipped guard: general.")],
     budget: Annotated[
         float | None,
         typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused; as it is if left out."),

@@ -14,7 +14,7 @@ from charter.cli.train import Seed
 
 
 def command(
-    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    guard: Annotated[Path, typer.Argument(help="A guard's folder, or the name of a shipped guard: general.")],
     data: Annotated[
         Path | None, typer.Option(help="A folder of labelled *.jsonl(.gz) files, or one with examples.parquet: then its held-out split.")
     ] = None,

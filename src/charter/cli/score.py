@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    guard: Annotated[Path, typer.Argument(help="A guard's folder, or the name of a shipped guard: general.")],
     file: Annotated[
         Path | None, typer.Option(help='JSONL of {"id", "messages": [{"role", "content"}]}; standard input if left out.')
     ] = None,

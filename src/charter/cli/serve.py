@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from charter.cli.point import Point
 
 
 def command(
-    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    guard: Annotated[Path, typer.Argument(help="A guard's folder, or the name of a shipped guard: general.")],
     upstream: Annotated[str, typer.Option(help="URL of an OpenAI-compatible endpoint (its /v1), or `embedded`.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
@@ -23,10 +24,19 @@ def command(
     ] = "closed",
     max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
     point: Point = "quiet",
+    audit: Annotated[str, typer.Option(help="Audit log: an SQLite file, postgresql://HOST/NAME, or `none`.")] = "charter-audit.db",
+    log_content: Annotated[bool, typer.Option("--log-content", help="Keep what was said in the audit log too.")] = False,
+    retain_days: Annotated[float | None, typer.Option(help="Delete verdicts that are older; keep all if left out.")] = None,
+    audit_spool: Annotated[
+        Path | None, typer.Option(help="Folder for verdicts until the database has them; beside the SQLite file if left out.")
+    ] = None,
+    otel: Annotated[bool, typer.Option("--otel", help="Send OpenTelemetry spans; OTEL_EXPORTER_OTLP_ENDPOINT says where.")] = False,
 ) -> None:
     """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
+    from charter.gateway.audit.log import open_log
     from charter.gateway.serve import run
     from charter.gateway.settings import Settings
+    from charter.gateway.spans import open_spans
     from charter.guard.folder import load
 
     loaded = load(guard, point=point)
@@ -36,4 +46,8 @@ def command(
 
             upstream = stack.enter_context(embedded_server())
         key = os.environ.get("CHARTER_UPSTREAM_KEY")
-        run(loaded, Settings(upstream, upstream_key=key, mode=mode, on_error=on_error, max_body_bytes=max_body), host, port)
+        settings = Settings(
+            upstream, upstream_key=key, mode=mode, on_error=on_error, max_body_bytes=max_body, log_content=log_content and audit != "none"
+        )
+        log = None if audit == "none" else partial(open_log, audit, retain_days, audit_spool)
+        run(loaded, settings, host, port, log, open_spans if otel else None)

@@ -37,6 +37,12 @@ Exclude = Annotated[
 ]
 Price = Annotated[tuple[float, float], typer.Option(help="Price of a million tokens read and written by the teacher.")]
 
+FLAGS = {
+    "seed": "--seed", "per_clause": "--per-clause", "per_pool": "--per-pool", "max_cost": "--max-cost", "price_in": "--price",
+    "price_out": "--price", "augment_rate": "--augment", "limit": "--concurrency",
+}  # fmt: skip
+"""The options of synthesis by name, and what sets them here."""
+
 
 def command(
     file: File,
@@ -74,6 +80,7 @@ def run(
 
     from charter.cli.progress import stages
     from charter.constitution import load
+    from charter.errors import DataError
     from charter.synthesis.build import Options, plan, synthesize
     from charter.synthesis.exclude import Excluded
     from charter.synthesis.opening import open_teacher
@@ -82,7 +89,11 @@ def run(
     excluded = Excluded.read(exclude) if exclude else None
     for warning in constitution.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    options = Options(seed=seed, per_clause=per_clause, max_cost=max_cost, price_in=price[0], price_out=price[1], **(more or {}))
+    told = {"seed": seed, "per_clause": per_clause, "max_cost": max_cost, "price_in": price[0], "price_out": price[1], **(more or {})}
+    try:
+        options = Options(**told)
+    except DataError as error:
+        raise DataError(_by_flag(str(error))) from error
     opening = partial(open_teacher, teacher or _default(constitution), constitution, seed=seed, model=model)
     elsewhere = partial(opening, api_key=os.environ.get("CHARTER_TEACHER_KEY"), check=False)  # a worker has another environment
     with engine.chosen(place, elsewhere, options.budget(), options.limit) as workers, stages(quiet=as_json) as step:
@@ -95,10 +106,18 @@ def run(
 
         manifest, usage = anyio.run(work)
     typer.echo((out / "manifest.json").read_text() if as_json else "\n".join(manifest.lines()))
+    if manifest.warning:
+        typer.echo(f"warning: {manifest.warning}", err=True)
     if usage.made or usage.cached or usage.failed:
         typer.echo(
             f"teacher: {usage.made:,} calls made, {usage.cached:,} cached, {usage.retried:,} retried, {usage.failed:,} failed", err=True
         )
+
+
+def _by_flag(sentence: str) -> str:
+    """The sentence about an option with the flag that sets it, in place of its name."""
+    name, _, rest = sentence.partition(" ")
+    return f"{FLAGS[name]} {rest}" if name in FLAGS else sentence
 
 
 def _tell(expected: Plan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 Budget = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused.")]
 NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same for near misses (the permitted clauses' own examples).")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Drives every draw: the same seed gives the same figures and files.")]
+UNITS = 256
+"""training.hidden.UNITS, which can't be imported here without torch; a test holds the two together."""
+Loss = Literal["softmax", "bce", "cummax", "annealed"]
+ProbeLoss = Annotated[
+    Loss, typer.Option(help="Of the probe: the loudest windows (softmax), all alike (bce), running maximum, or annealed to it.")
+]
 BackboneName = Annotated[str, typer.Option(help="Model whose hidden states are read: embedded, a folder, or a hub id.")]
 BalancedBudget = Annotated[
     float | None,
@@ -46,15 +52,19 @@ def command(
     head_epochs: HeadEpochs = 3,
     head_lr: HeadLr = 5e-4,
     seed: Seed = 0,
+    units: Annotated[
+        int, typer.Option(min=0, max=4096, help="Width of the probe's hidden layer; 0: the linear probe of the paper.")
+    ] = UNITS,
+    loss: ProbeLoss = "softmax",
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
     head = (head_depth, head_blocks, head_rank, head_epochs, head_lr) if value_head else None
-    run(data, out, options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head))
+    run(data, out, options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head, units, loss))
 
 
 def options(
     budget: float, near_miss_budget: float, backbone: str, seed: int, balanced_budget: float | None, screen_first: bool,
-    head: tuple[int | None, int, int, int, float] | None,
+    head: tuple[int | None, int, int, int, float] | None, units: int = UNITS, loss: Loss = "softmax",
 ) -> Options:  # fmt: skip
     """What training is told; `head` is depth, blocks, rank, epochs and learning rate, None for no value head.
 
@@ -72,7 +82,8 @@ def options(
         # The next-token loss needs the model's last block.
         own = HeadOptions(depth=depth, blocks=blocks, rank=rank, epochs=epochs, lr=lr, **({} if depth is None else {"next_token": 0.0}))
     return Options(
-        budget, near_miss_budget, backbone, seed=seed, balanced_budget=balanced_budget, screen_first=screen_first, value_head=own
+        budget, near_miss_budget, backbone, units=units, seed=seed, loss=loss, balanced_budget=balanced_budget,
+        screen_first=screen_first, value_head=own,
     )  # fmt: skip
 
 
@@ -82,10 +93,12 @@ def run(data: Path, out: Path, options: Options) -> None:
     from charter.constitution import load
     from charter.errors import DataError
     from charter.guard.pack import pack
+    from charter.records import check_whole
     from charter.training.train import train
 
     if not (data / "constitution.yaml").is_file():
         raise DataError(f"{data}: holds no constitution.yaml; give the folder that `charter synthesize` wrote")
+    check_whole(data)
     constitution = load(data / "constitution.yaml")
     with stages() as step:
         trained = train(data, constitution, options, step)

@@ -8,38 +8,48 @@ from dataclasses import asdict
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from charter.gateway.audit.log import AuditLog
 from charter.gateway.chat import chat, unless_gone
 from charter.gateway.counters import Counters
 from charter.gateway.errors import HTTPProblem, answer_crash, answer_problem, answer_unknown
+from charter.gateway.metrics import Metrics
 from charter.gateway.moderations import moderate
+from charter.gateway.observed import Observed, metrics
+from charter.gateway.observer import Observer
 from charter.gateway.scoring import Scorer
 from charter.gateway.settings import Settings
+from charter.gateway.spans import Spans
 from charter.gateway.upstream import Upstream, reply_headers
 from charter.guard.holdback import GuardLike
 
 
-def create_app(guard: GuardLike, settings: Settings) -> Starlette:
-    """A gateway that puts `guard` in front of the upstream of `settings`."""
+def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = None, spans: Spans | None = None) -> Starlette:
+    """A gateway that puts `guard` in front of the upstream of `settings`. Log and spans are closed when it stops."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.upstream = Upstream(settings)
-        app.state.scorer = Scorer(guard, settings, Counters())
+        counters = Counters()
+        observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans)
+        app.state.scorer = Scorer(guard, settings, counters, observer)
         yield
         await app.state.upstream.aclose()
+        await observer.close()
 
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/moderations", moderate, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
     ]
     handlers = {HTTPProblem: answer_problem, HTTPException: answer_unknown, ClientDisconnect: _gone, Exception: answer_crash}
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers, middleware=[Middleware(Observed)])
 
 
 async def models(request: Request) -> Response:

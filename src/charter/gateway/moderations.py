@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from time import perf_counter
 from typing import Any
 
 from starlette.requests import Request
@@ -10,9 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from charter.gateway.body import read_object
 from charter.gateway.errors import bad_request, scoring_problem
-from charter.gateway.scoring import Scorer, ScoringFailed
+from charter.gateway.scoring import UNSCORED, Scorer, ScoringFailed
+from charter.gateway.trail import Trail
 from charter.guard.holdback import GuardLike
-from charter.records import Turn
+from charter.records import Turn, Verdict
 
 MOST_INPUTS = 256
 """Inputs of one request; each takes a pass of its own."""
@@ -25,23 +27,29 @@ async def moderate(request: Request) -> Response:
     body = await read_object(request, scorer.settings)
     results = []
     for text in _inputs(body.get("input")):
+        turns, start = (Turn("user", text),), perf_counter()
+        trail = Trail(scorer.observer, turns)
         try:
-            results.append(await scorer.call(_judge, scorer.guard, text))
+            result, verdict = await scorer.call(_judge, scorer.guard, turns)
+            trail.prompt(verdict, "report", perf_counter() - start)
+            results.append(result)
         except ScoringFailed as error:
+            trail.prompt(UNSCORED, "report", perf_counter() - start, str(error))
             raise (bad_request(str(error), "not_scored") if error.clients_to_mend else scoring_problem(str(error))) from error
     return JSONResponse({"id": f"modr-{uuid.uuid4().hex}", "model": scorer.guard.name, "results": results})
 
 
-def _judge(guard: GuardLike, text: str) -> dict[str, Any]:
-    """One result, in a worker thread."""
-    session = guard.open((Turn("user", text),))
+def _judge(guard: GuardLike, turns: tuple[Turn, ...]) -> tuple[dict[str, Any], Verdict]:
+    """One result with its verdict, in a worker thread."""
+    session = guard.open(turns)
     scores, verdict = guard.clause_scores(session), session.prompt_verdict
-    return {
+    result = {
         "flagged": verdict.flagged,
         "categories": {clause: verdict.flagged and clause == verdict.clause for clause in guard.clauses},
         "category_scores": {clause: scores[clause] for clause in guard.clauses},
         "category_applied_input_types": {clause: ["text"] for clause in guard.clauses},
     }
+    return result, verdict
 
 
 def _inputs(value: object) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import perf_counter
 from typing import TypeVar
 
 import anyio
@@ -15,7 +16,9 @@ import anyio.to_thread
 from charter.errors import CharterError
 from charter.gateway.channels import Path
 from charter.gateway.counters import Counters, Ledger
+from charter.gateway.observer import Observer
 from charter.gateway.settings import Settings
+from charter.gateway.trail import Trail
 from charter.guard.holdback import GuardLike, OpenGuard
 from charter.guard.policy import decide
 from charter.records import Turn, Verdict
@@ -39,8 +42,9 @@ class ScoringFailed(Exception):
 class Scorer:
     """Calls the guard in worker threads, a few at a time."""
 
-    def __init__(self, guard: GuardLike, settings: Settings, counters: Counters) -> None:
+    def __init__(self, guard: GuardLike, settings: Settings, counters: Counters, observer: Observer | None = None) -> None:
         self.guard, self.settings, self.counters = guard, settings, counters
+        self.observer = observer or Observer(guard, settings, counters)
         self._limiter = anyio.CapacityLimiter(settings.score_threads)
 
     async def call(self, step: Callable[..., T], *args: object) -> T:
@@ -74,6 +78,7 @@ class Conversation:
         self.scorer, self.turns = scorer, turns
         self.settings = scorer.settings
         self.ledger = Ledger(scorer.counters, scorer.settings.mode)
+        self.trail = Trail(scorer.observer, turns)
         self.verdict = UNSCORED
         """The prompt's."""
         self.unscored = False
@@ -86,17 +91,18 @@ class Conversation:
         Raises:
             ScoringFailed: and failures are closed.
         """
+        start = perf_counter()
         try:
             self._first = await self.scorer.call(self.scorer.guard.open, self.turns)
-        except ScoringFailed:
+        except ScoringFailed as error:
+            self.trail.prompt(UNSCORED, "allow" if self.passes_failures else "block", perf_counter() - start, str(error))
             if not self.passes_failures:
                 raise
             self.unscored = True
             return self.verdict
         self.verdict = self._first.prompt_verdict
-        if self.verdict.flagged:
-            self.scorer.counters.flagged_prompts += 1
-            record(self.verdict, decide(self.verdict, self.settings.mode), "prompt")
+        self.scorer.counters.flagged_prompts += self.verdict.flagged
+        self.trail.prompt(self.verdict, decide(self.verdict, self.settings.mode), perf_counter() - start)
         return self.verdict
 
     def count_reply(self, verdict: Verdict) -> None:
@@ -104,7 +110,7 @@ class Conversation:
         action = decide(verdict, self.settings.mode)
         self.scorer.counters.flagged_replies += 1
         self.scorer.counters.blocked_replies += action == "block"
-        record(verdict, action, "reply")
+        self.trail.update()
 
     @property
     def passes_failures(self) -> bool:
@@ -113,10 +119,12 @@ class Conversation:
 
     def channel(self, key: Key) -> Channel:
         """A new channel. The first choice's content goes on with the session that judged the prompt."""
+        first = None
         if key[0] == 0 and key[1][1:] == ("content",):
             first, self._first = self._first, None
-            return Channel(self, key, first)
-        return Channel(self, key, None)
+        channel = Channel(self, key, first)
+        self.trail.follow(key[0], channel)
+        return channel
 
 
 class Channel:
@@ -137,10 +145,19 @@ class Channel:
         self.times_flushed = 0
         self.unscored = conversation.unscored
         self.verdict = UNSCORED
+        self.problem: str | None = None
+        """Why it could not be scored to its end."""
+        self.seconds = 0.0
+        """Spent scoring it."""
 
     @property
     def flagged(self) -> bool:
         return self.verdict.flagged
+
+    @property
+    def text(self) -> str:
+        """All that came, what is withheld included."""
+        return "".join(self._text)
 
     @property
     def held(self) -> str:
@@ -187,14 +204,18 @@ class Channel:
     async def _step(self, text: str, score: Callable[[], str]) -> str:
         shadow = self._conversation.settings.mode == "shadow"
         if not self.unscored:
+            start = perf_counter()
             try:
                 released = self._passed(await self._scorer.call(score))
-            except ScoringFailed:
+            except ScoringFailed as error:
+                self.problem = str(error)
                 if not self._conversation.passes_failures:
                     raise
                 self.unscored = True
             else:
                 return text if shadow else released
+            finally:
+                self.seconds += perf_counter() - start
         out, self._held = text if shadow else self._held, ""
         return out
 
@@ -221,15 +242,3 @@ class Channel:
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def record(verdict: Verdict, action: str, stage: str) -> None:
-    """Log a verdict and what was done about it; never any content."""
-    log.info(
-        "verdict=flagged action=%s stage=%s clause=%s position=%s score=%.4f",
-        action,
-        stage,
-        verdict.clause,
-        verdict.position,
-        verdict.score,
-    )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import anyio
 import uvicorn
 
 from charter.errors import CharterError
+from charter.gateway import logs
 from charter.gateway.app import create_app
+from charter.gateway.audit.log import AuditLog
 from charter.gateway.settings import Settings
+from charter.gateway.spans import Spans
 from charter.gateway.upstream import Upstream
 from charter.guard.holdback import GuardLike
 
@@ -17,22 +21,27 @@ SHUTDOWN_S = 5
 """How long streams may go on after the gateway was told to stop."""
 
 
-def run(guard: GuardLike, settings: Settings, host: str, port: int) -> None:
+def run(
+    guard: GuardLike, settings: Settings, host: str, port: int,
+    audit: Callable[[], AuditLog] | None = None, spans: Callable[[], Spans] | None = None,
+) -> None:  # fmt: skip
     """Serve; returns when the process is told to stop.
 
     Args:
         port: 0 takes a free one; the log says which.
+        audit, spans: open them, once nothing else can fail: a mistake leaves no file behind.
 
     Raises:
         UpstreamError: the upstream does not answer, or refuses our key.
         CharterError: the address can't be listened on.
+        AuditError: the audit log can't be opened.
     """
     anyio.run(_check, settings)
     listener = _listen(host, port)
-    config = uvicorn.Config(
-        create_app(guard, settings), log_level="info", access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S
-    )
     with listener:
+        traced = spans() if spans else None
+        app = create_app(guard, settings, audit() if audit else None, traced)
+        config = uvicorn.Config(app, log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S)
         uvicorn.Server(config).run(sockets=[listener])
 
 

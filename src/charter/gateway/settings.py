@@ -37,6 +37,8 @@ class Settings:
     """Longest that one scoring step may take, waiting for a free thread included."""
     score_threads: int = 4
     """Scoring steps at once; more of them wait their turn."""
+    log_content: bool = False
+    """Whether the audit log holds what was said; verdicts and actions it holds always."""
 
     def __post_init__(self) -> None:
         if not self.upstream_url.startswith(("http://", "https://")):

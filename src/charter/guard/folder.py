@@ -23,12 +23,14 @@ from charter.constitution import Constitution, parse
 from charter.errors import BackboneError, ConstitutionError, GuardError
 from charter.guard.policy import Judge
 from charter.guard.session import GuardSession
+from charter.guard.shipped import names, place
 from charter.models.calibrate import ABOVE_ALL, ViewPolicy
 from charter.records import Exchange, Turn, Verdict, View, write_text
 
 if TYPE_CHECKING:
     from charter.guard.holdback import OpenGuard
     from charter.models.cascade import Cascade, Scored
+    from charter.models.probe import Hidden
     from charter.models.value_head import Tuned
 
 SCHEMA = 1
@@ -282,6 +284,7 @@ def load(folder: Path, backbone: str | None = None, point: PointName = "quiet") 
     """Load a guard folder after checking it.
 
     Args:
+        folder: the folder, or the name of a shipped guard.
         backbone: where the backbone lies now, if not where the guard was trained; it must be the same model.
         point: the operating point at which it judges.
 
@@ -289,6 +292,7 @@ def load(folder: Path, backbone: str | None = None, point: PointName = "quiet") 
         GuardError: it is missing, damaged, foreign or of another schema version.
         BackboneError: its backbone can't be loaded.
     """
+    folder = place(folder)
     record, digest = read_record(folder)
     try:
         constitution = parse((folder / "constitution.yaml").read_text(encoding="utf-8"), str(folder / "constitution.yaml"))
@@ -314,7 +318,8 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
     """
     path = folder / "guard.json"
     if not path.is_file() or path.is_symlink():
-        raise GuardError(f"{folder}: not a guard (it has no guard.json); make one with `charter build` or `charter train`")
+        known = f", or name a shipped one: {', '.join(names())}" if names() else ""
+        raise GuardError(f"{folder}: not a guard (it has no guard.json); make one with `charter build` or `charter train`{known}")
     try:
         record = GuardRecord.model_validate_json(_bounded(path))
     except ValidationError as error:
@@ -361,7 +366,8 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str) -> Cascade:
     screen = _views(folder / "screen.safetensors", (BUCKETS, heads), heads)
     mix: dict[View, float] = {view: record.views[view].mix for view in VIEWS}
     gates = {view: _threshold(record.views[view].gate) for view in VIEWS}
-    cascade = Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe), Screen(*screen), mix, gates)
+    hidden = _hidden(folder / "probe.safetensors", heads, inputs)
+    cascade = Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe, hidden), Screen(*screen), mix, gates)
     return _with_head(cascade, folder / HEAD, record, backbone_name) if HEAD in record.files else cascade
 
 
@@ -379,6 +385,29 @@ def _with_head(cascade: Cascade, file: Path, record: GuardRecord, backbone_name:
 
 def _threshold(gate: GateRecord | None) -> float:
     return -np.inf if gate is None else gate.threshold
+
+
+def _hidden(file: Path, heads: int, inputs: int) -> dict[View, Hidden]:
+    """The probe's hidden layers, checked; empty where it is linear."""
+    from safetensors.numpy import load_file
+
+    from charter.models.probe import Hidden
+
+    arrays = load_file(file)  # `_views` has read it before
+    found: dict[View, Hidden] = {}
+    for view in VIEWS:
+        parts = [arrays[name] for part in ("inner", "bias", "outer") if (name := f"{view}.hidden.{part}") in arrays]
+        if not parts:
+            continue
+        units = parts[1].shape[:1] if len(parts) == 3 else ()
+        if [part.shape for part in parts] != [(*units, inputs), units, (heads, *units)]:
+            raise GuardError(f"{file}: the hidden layer of {view} does not fit {inputs} inputs and {heads} heads; train the guard again")
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            inner, bias, outer = (part.astype(np.float32) for part in parts)
+        if not all(np.isfinite(part).all() for part in (inner, bias, outer)):
+            raise GuardError(f"{file}: the hidden layer of {view} holds numbers that are not finite; train the guard again")
+        found[view] = Hidden(inner, bias, outer)
+    return found
 
 
 def _views(file: Path, shape: tuple[int, int], heads: int) -> tuple[dict[View, Any], dict[View, Any]]:

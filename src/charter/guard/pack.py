@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,11 +40,15 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         balanced=balanced(dev, cascade.clauses, budgets, {}, ordinary_slices(constitution), trained.balanced_budget),
         n_examples=trained.n_examples,
     )
-    tensors = {
+    tensors: dict[str, dict[str, Any]] = {
         stem: {f"{view}.{part}": values[view] for view in VIEWS for part, values in (("weight", scorer.weights), ("bias", scorer.biases))}
         for stem, scorer in (("probe", cascade.probe), ("screen", cascade.screen))
     }
-    tensors["screen"] = {name: array.astype(np.float16) if name.endswith("weight") else array for name, array in tensors["screen"].items()}
+    for stem in ("probe", "screen"):  # as float16: training has rounded them
+        tensors[stem] = {name: array.astype(np.float16) if name.endswith("weight") else array for name, array in tensors[stem].items()}
+    for view, hidden in cascade.probe.hidden.items():
+        inner, outer = hidden.inner.astype(np.float16), hidden.outer.astype(np.float16)
+        tensors["probe"] |= {f"{view}.hidden.inner": inner, f"{view}.hidden.bias": hidden.bias, f"{view}.hidden.outer": outer}
     tensors["calibration"] = kept(dev)
     save(out, record, constitution.source, tensors, card(record, constitution), trained.head)
     return record

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charter.constitution import Constitution, parse
-from charter.errors import DataError
+from charter.errors import DataError, GuardError
 from charter.guard import calibration
 from charter.guard.card import card
 from charter.guard.folder import ClauseRecord, GuardRecord, PointRecord, SliceEvidence, Thresholds, ViewRecord, amend, read_record
+from charter.guard.shipped import is_shipped, place
 from charter.models.calibrate import Calibration
 from charter.models.recalibrate import DevScores, Point, point, recall
 from charter.records import View
@@ -63,6 +64,9 @@ def recalibrate(
         DataError: a clause has no head, or no restricted dev exchange in any view; the clauses' budgets are more than the guard's,
             or the guard's is more than the balanced point's.
     """
+    folder = place(folder)
+    if is_shipped(out) or (out != folder and place(out) == folder):
+        raise GuardError(f"{out}: is a shipped guard, which stays as it is; write the changed one to a folder with --out")
     record, _ = read_record(folder)
     constitution = parse((folder / "constitution.yaml").read_text(encoding="utf-8"), str(folder / "constitution.yaml"))
     dev = dict(fresh) if fresh else calibration.read(folder, record)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import anyio
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, request TEXT NOT NULL, reply TEXT NOT NULL) WITHOUT ROWID"
-CHARACTERS_A_TOKEN = 2
-"""Lower than any usual text has, so that a reserved cost is never too small."""
 WINDOW, TOLERATED = 50, 20
 """A run stops when more than so many of the last calls got nothing usable."""
 
@@ -173,8 +171,7 @@ class CachedChat:
         return self._room
 
     async def _pay(self, request: Request) -> Reply:
-        worst = request.size // CHARACTERS_A_TOKEN, request.max_tokens
-        amount = self._budget.reserve(*worst)
+        amount = self._budget.reserve(*request.worst)
         try:
             reply = await self._chat.complete(request)
         except BaseException as error:
@@ -183,7 +180,7 @@ class CachedChat:
                 self._failed(error)
             raise
         told = reply.prompt_tokens, reply.completion_tokens
-        self._budget.settle(amount, *(told if any(told) else worst))  # servers that tell no usage must not get past the cap
+        self._budget.settle(amount, *(told if any(told) else request.worst))  # servers that tell no usage must not get past the cap
         self._recent.append(False)
         self._usage.made += 1
         self._usage.tokens_in += reply.prompt_tokens

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from charter.records import Turn
 
+CHARACTERS_A_TOKEN = 2
+"""Lower than any usual text has, so that what is set aside for a call is never too small."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -37,6 +40,11 @@ class Request:
         """Characters that are sent."""
         return sum(len(t.content) for t in self.messages) + len(self.prefill)
 
+    @property
+    def worst(self) -> tuple[int, int]:
+        """Tokens in and out that it may take at most: an estimate from above."""
+        return self.size // CHARACTERS_A_TOKEN, self.max_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -48,13 +56,17 @@ class Reply:
     completion_tokens: int
     top_logprobs: tuple[dict[str, float], ...] = ()
     """For each token of the reply, its likeliest alternatives with their natural-log probabilities."""
+    finish: str = ""
+    """Why it ended, as the server says: stop, length, content_filter; "" where it doesn't say."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_dict(value: dict[str, Any]) -> Reply:
-        return Reply(value["text"], value["prompt_tokens"], value["completion_tokens"], tuple(value["top_logprobs"]))
+        return Reply(
+            value["text"], value["prompt_tokens"], value["completion_tokens"], tuple(value["top_logprobs"]), value.get("finish", "")
+        )
 
 
 def digest(canonical: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from charter.errors import MissingExtra, TeacherError, UnusableAnswer
 from charter.llm.chat import Reply, Request
+from charter.llm.pool import Budget
 from charter.records import Turn
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ class OpenAIChat:
     """One model behind a base URL such as http://127.0.0.1:8000/v1."""
 
     def __init__(
-        self, base_url: str, model: str, api_key: str | None = None, timeout_s: float = 120.0, attempts: int = 6, first_wait_s: float = 0.5
-    ) -> None:
-        """`api_key` defaults to CHARTER_TEACHER_KEY, or to none. OPENAI_API_KEY is not read: it must not go to whatever URL is given.
+        self, base_url: str, model: str, api_key: str | None = None, timeout_s: float = 120.0, attempts: int = 6, first_wait_s: float = 0.5,
+        role: str = "teacher", budget: Budget | None = None,
+    ) -> None:  # fmt: skip
+        """`role` is what errors call it. `api_key` defaults to CHARTER_<ROLE>_KEY, or to none. OPENAI_API_KEY is not read: it must not go
+        to whatever URL is given. Calls that are lost on the way count against `budget`.
 
         Raises:
             TeacherError: the URL is not one, or the key can't be sent.
@@ -46,18 +49,18 @@ class OpenAIChat:
             import httpx2
             import stamina  # noqa: F401  # missing packages are told here, before any work
         except ImportError as error:
-            raise MissingExtra("a teacher behind a URL needs: pip install 'charter[train]'") from error
+            raise MissingExtra(f"{_a(role)} behind a URL needs: pip install 'charter[train]'") from error
         import os
 
         if not base_url.startswith(("http://", "https://")):
-            raise TeacherError(f"{base_url!r} is not the URL of a teacher; it looks like http://127.0.0.1:8000/v1")
+            raise TeacherError(f"{base_url!r} is not the URL of {_a(role)}; it looks like http://127.0.0.1:8000/v1")
         self.model = model
         self.retries = 0
         """Calls that were sent once more."""
-        self._where = f"the teacher {model!r} at {base_url}"
+        self._where, self._role = f"the {role} {model!r} at {base_url}", role
         self._attempts, self._first_wait_s = attempts, first_wait_s
-        self._quirks: set[str] = set()
-        key = api_key or os.environ.get("CHARTER_TEACHER_KEY") or "none"
+        self._budget, self._quirks = budget or Budget(), set[str]()
+        key = api_key or os.environ.get(f"CHARTER_{role.upper()}_KEY") or "none"
         try:
             self._client = httpx2.AsyncClient(
                 headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
@@ -66,7 +69,7 @@ class OpenAIChat:
             )
             self._url = httpx2.URL(f"{base_url.rstrip('/')}/chat/completions")
         except (httpx2.InvalidURL, ValueError) as error:
-            raise TeacherError(f"{self._where}: the URL or the key in CHARTER_TEACHER_KEY can't be used ({error})") from error
+            raise TeacherError(f"{self._where}: the URL or the key in CHARTER_{role.upper()}_KEY can't be used ({error})") from error
 
     async def check(self) -> None:
         """One cheap call, without retries.
@@ -81,6 +84,7 @@ class OpenAIChat:
 
         Raises:
             UnusableAnswer: it still fails, in a way that may lie in this request alone.
+            BudgetExceeded: calls were lost, and another might pass the cost cap.
             TeacherError: the server can't be reached or refuses every call.
         """
         return await self._ask(request, self._attempts)
@@ -98,7 +102,7 @@ class OpenAIChat:
             async for attempt in stamina.retry_context(on=_backoff, attempts=attempts, timeout=None, **wait):
                 self.retries += attempt.num > 1
                 with attempt:
-                    return await self._send(request)
+                    return await self._sent(request)
         except httpx2.TimeoutException as error:
             raise UnusableAnswer(f"{self._where} does not answer in time; is it overloaded?") from error
         except httpx2.TransportError as error:
@@ -107,12 +111,24 @@ class OpenAIChat:
             ) from error
         except _Refused as error:
             kind = TeacherError if error.status in NOT_THIS_CALL_ALONE else UnusableAnswer
-            raise kind(f"{self._where} answers {error.status}: {error.reason}; {_mend(error.status)}") from error
+            raise kind(f"{self._where} answers {error.status}: {error.reason}; {_mend(error.status, self._role)}") from error
         except (_NoCompletion, httpx2.HTTPError) as error:
             raise UnusableAnswer(
                 f"{self._where} answers with something that is no chat completion ({error}); is the URL an OpenAI-compatible one (…/v1)?"
             ) from error
         raise AssertionError("a retry context ends by a value or an error")
+
+    async def _sent(self, request: Request) -> Reply:
+        """One HTTP call, which counts against the budget if it is lost: the server may have worked for it."""
+        import httpx2
+
+        try:
+            return await self._send(request)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            raise
+        except (httpx2.HTTPError, _NoCompletion):
+            self._budget.lose(*request.worst)
+            raise
 
     async def _send(self, request: Request) -> Reply:
         """One HTTP call; where a server refuses a field by name, it is asked again without."""
@@ -164,11 +180,18 @@ def _reply(content: bytes, prefill: str) -> Reply:
     try:
         value = json.loads(content)
         choice, usage = value["choices"][0], value.get("usage") or {}
-        text = choice["message"].get("content") or ""
+        message = choice["message"]
+        text = message.get("content") or message.get("refusal") or ""
         tokens = (choice.get("logprobs") or {}).get("content") or []
         top = tuple({str(t["token"]): float(t["logprob"]) for t in token["top_logprobs"]} for token in tokens)
         text = text.encode("utf-8", "replace").decode().removeprefix(prefill)  # no lone surrogates; some servers repeat the prefill
-        return Reply(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), top)
+        return Reply(
+            text,
+            int(usage.get("prompt_tokens") or 0),
+            int(usage.get("completion_tokens") or 0),
+            top,
+            str(choice.get("finish_reason") or ""),
+        )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         _garbage(content)
 
@@ -217,9 +240,13 @@ def _reason(text: str) -> str:
     return " ".join(str(message).split())[:200] or "no reason given"
 
 
-def _mend(status: int) -> str:
+def _mend(status: int, role: str) -> str:
     if status in (401, 403):
-        return "set CHARTER_TEACHER_KEY"
+        return f"set CHARTER_{role.upper()}_KEY"
     if status == 404:
-        return "check the URL (it ends in /v1) and --teacher-model"
-    return "try again later" if status == 429 or status >= 500 else "check --teacher-model and what it supports"
+        return f"check the URL (it ends in /v1) and --{role}-model"
+    return "try again later" if status == 429 or status >= 500 else f"check --{role}-model and what it supports"
+
+
+def _a(role: str) -> str:
+    return f"{'an' if role[0] in 'aeiou' else 'a'} {role}"

@@ -45,7 +45,7 @@ async def open_chat(
         if teacher == "embedded":
             teacher, model = stack.enter_context(embedded_server()), MODEL
         assert model is not None
-        chat = OpenAIChat(teacher, model, api_key, timeout_s=PATIENCE_S)
+        chat = OpenAIChat(teacher, model, api_key, timeout_s=PATIENCE_S, budget=budget)
         stack.push_async_callback(chat.aclose)
         if check:
             await chat.check()

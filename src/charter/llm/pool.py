@@ -61,7 +61,7 @@ class Budget:
     spent: float = 0.0
     reserved: float = 0.0
     calls: int = 0
-    """Calls paid for."""
+    """Calls paid for, or sent without a usable answer and perhaps charged."""
 
     def cost(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
@@ -86,8 +86,19 @@ class Budget:
         )
 
     def release(self, amount: float) -> None:
-        """The call failed and cost nothing."""
+        """The call ended without an answer: what it may have cost was counted by `lose`."""
         self.reserved -= amount
+
+    def lose(self, tokens_in: int, tokens_out: int) -> None:
+        """A call was sent and nothing usable came back. It may be charged all the same, so its worst case counts as spent.
+
+        Raises:
+            BudgetExceeded: to send it again might pass the cap.
+        """
+        self.spent += self.cost(tokens_in, tokens_out)
+        self.calls += 1
+        if self.max_cost is not None and self.spent + self.reserved > self.max_cost:
+            raise self.exceeded()
 
     def settle(self, amount: float, tokens_in: int, tokens_out: int) -> None:
         """The call ended: its worst case gives way to what it used."""

@@ -130,6 +130,11 @@ class Backbone:
         self.context = int(model.config.max_position_embeddings)
 
     @property
+    def dtype(self) -> str:
+        """The type of the weights, "float32" unless `hurry` changed it."""
+        return str(next(self._model.parameters()).dtype).removeprefix("torch.")
+
+    @property
     def flops_per_token(self) -> float:
         """2 FLOPs a weight of the blocks that are run; attention over the context and the norms are left out."""
         return 2.0 * float(sum(p.numel() for p in self._model.layers.parameters()))

@@ -1,14 +1,19 @@
-"""The linear probe of Constitutional Classifiers++ (arXiv 2601.04603): z = W psi + b on the concatenated layers of a frozen backbone.
+"""The probe of Constitutional Classifiers++ (arXiv 2601.04603), z = W psi + b on the concatenated layers psi of a frozen backbone,
+and beside it a hidden layer that reads the same activations:
 
-Trained on means over a window of M tokens, served as an exponential moving average with decay (M - 1) / M, which needs no
-window in memory. Standardisation is folded into W and b, so a guard holds nothing but a matrix and a vector a view.
+    z = W psi + b + V gelu(U psi + c)
+
+Trained on means over a window of M tokens, served on an exponential moving average with decay (M - 1) / M, which needs no
+window in memory. Standardisation is folded into the weights, so a guard holds nothing but matrices and vectors. Without the
+hidden layer it is the paper's; what the layer adds is measured in docs/decisions/009.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,42 +24,63 @@ WINDOW = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Hidden:
+    """The hidden layer of one view: `inner` U [units, layers * width], `bias` c [units], `outer` V [heads, units]; float32."""
+
+    inner: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    outer: NDArray[np.float32]
+
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the layer adds: [tokens, layers * width] to [tokens, heads]."""
+        units = torch.nn.functional.gelu(torch.from_numpy(inputs @ self.inner.T + self.bias))
+        out: NDArray[np.float32] = units.numpy() @ self.outer.T
+        return out
+
+    def rounded(self) -> Hidden:
+        """The same as it will be stored: float16."""
+        inner, outer = (part.astype(np.float16).astype(np.float32) for part in (self.inner, self.outer))
+        return Hidden(inner, self.bias, outer)
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """Weights for each view: float32 [heads, layers * width] and biases [heads]; head 0 is overall, then one a clause."""
 
     layers: tuple[int, ...]
     weights: dict[View, NDArray[np.float32]]
     biases: dict[View, NDArray[np.float32]]
-
-    def logits(self, states: Tensor, view: View) -> NDArray[np.float32]:
-        """Raw logits of each token: [tokens, layers, width] to [tokens, heads]."""
-        flat: NDArray[np.float32] = states.reshape(states.shape[0], -1).numpy()
-        out: NDArray[np.float32] = flat @ self.weights[view].T + self.biases[view]
-        return out
+    hidden: dict[View, Hidden] = field(default_factory=dict)
+    """By view; empty for a linear probe."""
 
     def turn(self, view: View) -> ProbeTurn:
         """The state for a new turn."""
-        return ProbeTurn(self, view)
+        return ProbeTurn(self.weights[view], self.biases[view], self.hidden.get(view))
 
     @property
     def flops_per_token(self) -> float:
-        """2 FLOPs a weight."""
-        return 2.0 * next(iter(self.weights.values())).size
+        """2 FLOPs a weight, of one view."""
+        first = next(iter(self.weights))
+        hidden = self.hidden.get(first)
+        return 2.0 * (self.weights[first].size + (hidden.inner.size + hidden.outer.size if hidden else 0))
 
 
 class ProbeTurn:
-    """The probe's average over one turn."""
+    """The running averages over one turn. For the linear part the average of logits is the logit of the average, and smaller."""
 
-    def __init__(self, probe: Probe, view: View) -> None:
-        self._probe, self._view, self._average = probe, view, MovingAverage()
+    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], hidden: Hidden | None) -> None:
+        self._weight, self._bias, self._hidden = weight, bias, hidden
+        self._logits, self._inputs = MovingAverage(), MovingAverage()
 
     def push(self, states: Tensor) -> NDArray[np.float32]:
-        """States [tokens, layers, width] of the turn's next tokens to logits [tokens, heads]."""
-        return self._average.push(self._probe.logits(states, self._view))
+        """Hidden states of new tokens in, [tokens, layers, width]; logits after each of them out, [tokens, heads]."""
+        flat: NDArray[np.float32] = states.flatten(1).numpy()
+        z = self._logits.push(flat @ self._weight.T + self._bias)
+        return z if self._hidden is None else z + self._hidden.logits(self._inputs.push(flat))
 
 
 class MovingAverage:
-    """The mean of a turn's logits so far, older tokens weighing (M - 1) / M less with each new one."""
+    """The mean of a turn's vectors so far, older tokens weighing (M - 1) / M less with each new one."""
 
     def __init__(self, window: int = WINDOW) -> None:
         self._decay = (window - 1) / window
@@ -62,7 +88,7 @@ class MovingAverage:
         self._weight = 0.0
 
     def push(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Raw logits of new tokens in, averages after each of them out: [tokens, heads] both."""
+        """Vectors of new tokens in, averages after each of them out: [tokens, any] both."""
         out = np.empty_like(z)
         for number, row in enumerate(z):
             self._sum = self._decay * self._sum + row

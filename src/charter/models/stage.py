@@ -39,6 +39,12 @@ class ReaderTurn(Protocol):
 class Reader(Protocol):
     """What turns hidden states into logits: a probe or a value head."""
 
+    @property
+    def weights(self) -> Mapping[View, NDArray[np.float32]]: ...
+
+    @property
+    def biases(self) -> Mapping[View, NDArray[np.float32]]: ...
+
     def turn(self, view: View) -> ReaderTurn:
         """The state for a new turn."""
         ...

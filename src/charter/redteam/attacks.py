@@ -25,12 +25,12 @@ REDRAWS = 6
 class Effort:
     """How hard a round tries."""
 
-    parents: int = 400
+    parents: int = 900
     """Restricted prompts that are disguised."""
-    tries: int = 6
+    tries: int = 4
     """Disguises of each, until one gets through."""
     width: int = 2
-    """Of them scored together; the lowest that gets through is kept."""
+    """Of them scored together; of those that get through, the highest is kept."""
     block: int = 100
     """Prompts worked on together: the bandit learns from one block to the next."""
     compose: float = 1 / 3
@@ -102,7 +102,7 @@ class Hunt:
     got_through: int = 0
     """Disguises scored below the threshold, with their meaning intact."""
     kept: list[Candidate] = field(default_factory=list)
-    """The lowest-scoring one of each parent that had any."""
+    """One of each parent that had any: of the first that got through together, the highest-scoring."""
 
 
 def hunt(
@@ -138,9 +138,9 @@ def _attack(block: Sequence[Example], guarded: Guarded, arsenal: Arsenal, effort
             out.got_through += through
             if credited[trial.parent.id]:
                 out.bandit.saw(candidate.family, through)
-            trial.saw(replace(candidate, score=score))
-        out.kept += [t.best for t in trials if t.best and t.best.score < guarded.threshold]
-        trials = [t for t in trials if not t.best or not t.best.score < guarded.threshold]
+            trial.saw(replace(candidate, score=score), through)
+        out.kept += [t.kept for t in trials if t.kept]
+        trials = [t for t in trials if not t.kept]
 
 
 class _Trial:
@@ -149,6 +149,10 @@ class _Trial:
     def __init__(self, parent: Example, rng: Random) -> None:
         self.parent, self._rng = parent, rng
         self.best: Candidate | None = None
+        """The lowest-scoring try: what is drawn again or stacked upon."""
+        self.kept: Candidate | None = None
+        """Of the tries that got through, the one that the guard came closest to: the lowest are mostly ciphers that it can't read at all,
+        and from those it learns nothing."""
         self._tried: set[tuple[Turn, ...]] = set()
 
     def next(self, arsenal: Arsenal, bandit: Bandit, effort: Effort, count: int, credited: bool) -> Iterator[Candidate]:
@@ -166,9 +170,11 @@ class _Trial:
                 if credited:
                     bandit.saw(name, through=False, lost=True)
 
-    def saw(self, candidate: Candidate) -> None:
+    def saw(self, candidate: Candidate, through: bool) -> None:
         if self.best is None or candidate.score < self.best.score:
             self.best = candidate
+        if through and (self.kept is None or candidate.score > self.kept.score):
+            self.kept = candidate
 
     def _name(self, arsenal: Arsenal, bandit: Bandit, effort: Effort) -> str:
         dice, base = self._rng.random(), self.best.family if self.best else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +10,9 @@ from itertools import chain
 from random import Random
 
 from charter.constitution import Clause, Constitution
-from charter.llm.pool import Progress, quiet
 from charter.synthesis.engine import Engine
 from charter.synthesis.families import DRAWN, FOLLOWS, HELD_OUT, LEADS, family, held
-from charter.synthesis.families.translation import translated
-from charter.synthesis.items import TURNING, Item, Outcome, Written, home
+from charter.synthesis.items import TURNING, Item, Key, Outcome, Written, home, key
 from charter.synthesis.language import EXAMPLES_ONLY
 from charter.synthesis.split import split_of
 from charter.synthesis.teachers import Teacher
@@ -26,6 +23,8 @@ TURNS_A_CLAUSE = 8
 BUNDLE = 2_000
 """Copies made in one task."""
 Texts = Mapping[tuple[str, str], Sequence[str]]
+Said = Mapping[tuple[Key, str], str | None]
+"""(item, family) -> its prompt in a teacher's translation; None where the teacher can't."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +93,6 @@ def drawn(items: Iterable[Item], seed: int, disguises: Disguises) -> Iterator[tu
                 yield item, name
 
 
-def translations(items: int, disguises: Disguises) -> int:
-    """How many translations to expect of a number of items, with room for chance: an estimate from above."""
-    names = disguises.choices().names
-    single = sum(bool(family(name).instruction) for name in names)
-    mean = items * disguises.rate * single / max(1, len(disguises.seen().choices().names))
-    return math.ceil(mean + 4 * math.sqrt(mean))
-
-
 def copy(item: Item, name: str, seed: int) -> Item:
     """The item in the disguise of a family that needs no teacher."""
     turns = family(name).disguise(item.turns, Random(f"disguise:{seed}:{item.parent}:{name}"))
@@ -128,20 +119,13 @@ def turning(items: Sequence[Item], constitution: Constitution, seed: int) -> lis
 
 
 async def augmented(
-    items: Sequence[Item], constitution: Constitution, disguises: Disguises, seed: int, engine: Engine, progress: Progress = quiet
+    items: Sequence[Item], constitution: Constitution, disguises: Disguises, seed: int, said: Said, engine: Engine
 ) -> Outcome:
     """The stage: the plain items, their disguised copies, and the exchanges that turn.
 
-    A teacher applies the translations; what it can't translate is dropped and counted.
-
-    Raises:
-        BudgetExceeded: the cost cap was reached.
-        TeacherError: the teacher can't be reached.
+    A teacher said the translations beforehand (see translate.py); what it can't translate is dropped and counted.
     """
     pairs = list(drawn(items, seed, disguises))
-    asked = [(item, family(name)) for item, name in pairs if family(name).instruction and item.clause not in EXAMPLES_ONLY]
-    tasks = [partial(_rewrite, text=item.prompt, instruction=f.instruction) for item, f in asked]
-    texts = iter(await engine.run(tasks, progress, "translations") if tasks else ())
     alone = [pair for pair in pairs if not family(pair[1]).instruction]
     bundles = [partial(_copies, pairs=alone[i : i + BUNDLE], seed=seed) for i in range(0, len(alone), BUNDLE)]
     copies = chain.from_iterable(await engine.run(bundles, what="augment"))
@@ -151,7 +135,7 @@ async def augmented(
             outcome.kept.append(next(copies))
         elif item.clause in EXAMPLES_ONLY:
             outcome.dropped[home(item), "nothing is written for this clause"] += 1
-        elif (text := next(texts)) is None:
+        elif (text := said[key(item), name]) is None:
             outcome.dropped[home(item), "the teacher can't translate"] += 1
         else:
             outcome.kept.append(_translated(item, text, name, seed))
@@ -162,12 +146,6 @@ async def augmented(
 async def _copies(teacher: Teacher, pairs: Sequence[tuple[Item, str]], seed: int) -> list[Item]:
     """Copies that need no teacher, a bundle at a time: one by one they would cost a cluster more in errands than in work."""
     return [copy(item, name, seed) for item, name in pairs]
-
-
-async def _rewrite(teacher: Teacher, text: str, instruction: str) -> str | None:
-    """The teacher's rewriting where it is one."""
-    rewritten = await teacher.rewrite(text, instruction)
-    return rewritten if translated(text, rewritten, instruction) else None
 
 
 def _translated(item: Item, text: str, name: str, seed: int) -> Item:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,17 +18,18 @@ from charter.constitution import Constitution
 from charter.errors import DataError
 from charter.llm.cache import Usage
 from charter.llm.pool import Budget, Progress, quiet
-from charter.records import Example, write_examples, write_text
-from charter.synthesis.augment import Disguises, augmented, translations
+from charter.records import Example, sha256, together, write_examples, write_text
+from charter.synthesis.augment import Disguises, augmented
 from charter.synthesis.crossfit import agreement, crossfit, sift
-from charter.synthesis.decisions import read_decisions, reviewed
+from charter.synthesis.decisions import Decision, dropped, read_decisions, reviewed
 from charter.synthesis.dedupe import dedupe
 from charter.synthesis.engine import Engine, LocalEngine
 from charter.synthesis.exclude import Excluded, exclude
 from charter.synthesis.families import DRAWN, HELD_OUT, TRANSLATED, family
-from charter.synthesis.items import Outcome
+from charter.synthesis.items import Item, Key, Outcome, key
 from charter.synthesis.kin import kin
 from charter.synthesis.label import label
+from charter.synthesis.language import EXAMPLES_ONLY
 from charter.synthesis.manifest import Manifest
 from charter.synthesis.pools import pools
 from charter.synthesis.prompts import prompts
@@ -36,6 +38,7 @@ from charter.synthesis.review import Doubt, doubts, write_doubts
 from charter.synthesis.split import split
 from charter.synthesis.teachers import Expected, Teacher
 from charter.synthesis.topics import topics
+from charter.synthesis.translate import expected, translations
 
 PACE = frozenset({"limit", "max_cost", "price_in", "price_out"})
 """Options that change how fast and how far a run goes, but nothing in what it writes: they stay out of the manifest."""
@@ -101,6 +104,10 @@ class Options:
         more = TRANSLATED if self.families == DRAWN and teacher.rewrites else ()
         return Disguises((*self.families, *more), self.held_out_families, self.augment_rate, self.stacks)
 
+    def answered(self, teacher: Teacher) -> int | None:
+        """Prompts of each clause that get replies from this teacher; None: all."""
+        return teacher.replies_per_clause if self.replies_per_clause is None else self.replies_per_clause
+
     def budget(self) -> Budget:
         """A fresh budget for one run."""
         return Budget(self.max_cost, self.price_in, self.price_out)
@@ -121,7 +128,7 @@ def plan(constitution: Constitution, teacher: Teacher, options: Options) -> Plan
     total = Expected()
     for clause in constitution.clauses:
         total += teacher.expected(clause, options.per_clause, options.replies_per_clause)
-    calls = translations(total.prompts + len(pools(constitution, options.without_pools, n=options.per_pool)), options.disguises(teacher))
+    calls = expected(total.prompts + len(pools(constitution, options.without_pools, n=options.per_pool)), options.disguises(teacher))
     total += teacher.rewriting(calls)
     return Plan(total.calls, total.tokens_in, total.tokens_out, options.budget().cost(total.tokens_in, total.tokens_out))
 
@@ -141,40 +148,82 @@ async def synthesize(
     Raises:
         TeacherError: the teacher can't be reached or has nothing for this constitution.
         BudgetExceeded: the next call might pass the cost cap; what was paid for is cached.
-        DataError: the files can't be written, or a decision in `out`/reviewed.jsonl is malformed.
+        DataError: the files can't be written, a decision in `out`/reviewed.jsonl is malformed, or no clause got anything.
     """
     _check_place(out)
-    decisions = read_decisions(out)
-    about = {"name": constitution.name, "version": constitution.version, "hash": constitution.hash}
-    manifest = Manifest(about, teacher.name, options.seed, {k: v for k, v in asdict(options).items() if k not in PACE})
-    engine, seed = engine or LocalEngine(teacher, options.limit), options.seed
-    answered = teacher.replies_per_clause if options.replies_per_clause is None else options.replies_per_clause
+    decisions, engine = read_decisions(out), engine or LocalEngine(teacher, options.limit)
+    manifest = _begun(constitution, teacher, options)
+    disguises, seed = options.disguises(teacher), options.seed
 
+    items = await _written(constitution, options, options.answered(teacher), engine, progress, manifest)
+    items = _without(excluded, items, manifest)
+    asked, items = items, manifest.note("label", await label(items, constitution, engine, progress))
+    agreed, items = items, _as_decided(items, decisions, constitution, manifest)
+    items, kinship = kin(items)
+    manifest.kin = asdict(kinship)
+    said = await translations(items, disguises, seed, engine, progress)
+    opinions = crossfit(items, seed)
+    manifest.agreement = agreement(asked, agreed, items, opinions, constitution)
+    items = manifest.note("scorer", sift(items, opinions))
+    items = manifest.note("augment", await augmented(items, constitution, disguises, seed, said, engine))
+    items = manifest.note("dedupe", dedupe(items, seed))
+    rows = split(items, seed, {c.id: c.hash for c in constitution.clauses}, options.held_out_families)
+
+    manifest.unserved = _unserved(constitution, items, manifest)
+    _write(out, constitution, manifest, rows, doubts(items, opinions, decisions), engine.usage)
+    return manifest
+
+
+def _begun(constitution: Constitution, teacher: Teacher, options: Options) -> Manifest:
+    about = {"name": constitution.name, "version": constitution.version, "hash": constitution.hash}
+    return Manifest(about, teacher.name, options.seed, {k: v for k, v in asdict(options).items() if k not in PACE})
+
+
+async def _written(
+    constitution: Constitution, options: Options, answered: int | None, engine: Engine, progress: Progress, manifest: Manifest
+) -> list[Item]:
+    """Stages 1 to 4: what the teacher writes, and the pools."""
     subtopics = await topics(constitution, engine, progress)
     manifest.topics = {clause: len(names) for clause, names in subtopics.items()}
     items = manifest.note("prompts", await prompts(constitution, engine, subtopics, options.per_clause, progress))
     items = manifest.note("replies", await replies(items, engine, answered, progress))
-    items = manifest.note("pools", Outcome([*items, *pools(constitution, options.without_pools, n=options.per_pool)]))
-    if excluded is not None:
-        items, manifest.excluded = manifest.note("exclude", exclude(items, excluded)), len(excluded)
-    asked, items = items, manifest.note("label", await label(items, constitution, engine, progress))
-    agreed = items
-    if decisions:
-        outcome, manifest.reviewed = reviewed(items, decisions, constitution)
-        items = manifest.note("review", outcome)
-    items, kinship = kin(items)
-    manifest.kin = asdict(kinship)
-    opinions = crossfit(items, seed)
-    manifest.agreement = agreement(asked, agreed, items, opinions, constitution)
-    items = manifest.note("scorer", sift(items, opinions))
-    items = manifest.note("augment", await augmented(items, constitution, options.disguises(teacher), seed, engine, progress))
-    items = manifest.note("dedupe", dedupe(items, seed))
-    rows = split(items, seed, {c.id: c.hash for c in constitution.clauses}, options.held_out_families)
+    return manifest.note("pools", Outcome([*items, *pools(constitution, options.without_pools, n=options.per_pool)]))
 
-    listed = doubts(items, opinions, decisions)
-    manifest.to_review = len(listed)
-    _write(out, constitution, manifest, rows, listed, engine.usage)
-    return manifest
+
+def _without(excluded: Excluded | None, items: list[Item], manifest: Manifest) -> list[Item]:
+    """The items that are not refused."""
+    if excluded is None:
+        return items
+    manifest.excluded = len(excluded)
+    return manifest.note("exclude", exclude(items, excluded))
+
+
+def _as_decided(items: list[Item], decisions: Mapping[Key, Decision], constitution: Constitution, manifest: Manifest) -> list[Item]:
+    """The items as a person decided on them in a review."""
+    if not decisions:
+        return items
+    outcome, manifest.reviewed = reviewed(items, decisions, constitution)
+    manifest.dropped = dropped({key(item) for item in items}, decisions)
+    return manifest.note("review", outcome)
+
+
+def _unserved(constitution: Constitution, items: Sequence[Item], manifest: Manifest) -> list[str]:
+    """The clauses for which nothing is there but their own examples, though a teacher was asked.
+
+    Raises:
+        DataError: they are all; says why.
+    """
+    served = {item.clause for item in items if item.teacher != "constitution"}
+    wanted = [clause.id for clause in constitution.clauses if clause.id not in EXAMPLES_ONLY]
+    left = [name for name in wanted if name not in served]
+    if left == wanted != []:
+        reasons = sum((Counter(stage.dropped) for stage in manifest.stages if stage.name not in ("augment", "dedupe")), Counter[str]())
+        why = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(3))
+        raise DataError(
+            f"the teacher {manifest.teacher} gave nothing usable for any clause ({why or 'it wrote no prompt'}), so there is nothing to "
+            "train on and nothing is written; choose another --teacher, or one that does not refuse"
+        )
+    return left
 
 
 def _check_place(out: Path) -> None:
@@ -195,11 +244,14 @@ def _check_place(out: Path) -> None:
 def _write(
     out: Path, constitution: Constitution, manifest: Manifest, rows: Iterable[Example], listed: Sequence[Doubt], usage: Usage
 ) -> None:
+    manifest.to_review = len(listed)
     try:
-        write_text(out / "constitution.yaml", constitution.source)
-        write_examples(out / "examples.parquet", manifest.counting(rows))
-        write_doubts(out, listed)
-        manifest.write(out / "manifest.json")
-        write_text(out / "run.json", json.dumps({"schema": 1, "teacher_calls": asdict(usage)}, indent=1) + "\n")
+        with together(out, last="manifest.json") as aside:
+            write_examples(aside / "examples.parquet", manifest.counting(rows))
+            manifest.examples = sha256(aside / "examples.parquet")
+            write_text(aside / "constitution.yaml", constitution.source)
+            write_doubts(aside, listed)
+            write_text(aside / "run.json", json.dumps({"schema": 1, "teacher_calls": asdict(usage)}, indent=1) + "\n")
+            manifest.write(aside / "manifest.json")
     except OSError as error:
         raise DataError(f"{out}: the examples can't be written ({error.strerror or error}); make room or choose another folder") from error

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from charter.constitution import Clause, Constitution
 from charter.errors import DataError
-from charter.records import Example, parse_object, read_examples, read_jsonl, write_examples, write_text
+from charter.records import Example, parse_object, read_examples, read_jsonl, sha256, together, write_examples, write_text
 from charter.synthesis.items import TURNING, Item, Key, Outcome, Written, counterparts, home, key
 from charter.synthesis.manifest import Manifest
 
@@ -97,6 +96,11 @@ def reviewed(items: Sequence[Item], decisions: Mapping[Key, Decision], constitut
     return outcome, met
 
 
+def dropped(present: Collection[Key], decisions: Mapping[Key, Decision]) -> list[list[str]]:
+    """The items that are there and are to go."""
+    return sorted(list(where) for where, decision in decisions.items() if decision.choice == "drop" and where in present)
+
+
 def flipped(item: Item, clause: Clause) -> Item:
     """The item under the clause across the line, with the replies that may stay: what a reply does, the flip doesn't change.
 
@@ -119,13 +123,15 @@ def apply(folder: Path, constitution: Constitution) -> int:
     """
     decisions, opposite = read_decisions(folder), counterparts(constitution)
     moved = {parent for (parent, _), decision in decisions.items() if decision.choice in ("flip", "drop")}
-    changed = 0
+    changed, present = 0, set[Key]()
 
     def rows() -> Iterator[Example]:
         nonlocal changed
         for row in read_examples(folder):
             decision = decisions.get((row.parent, row.clause or row.slice))
             turned = row.family == TURNING and row.parent in moved  # goes with the permitted item it starts from
+            if row.family != TURNING:
+                present.add((row.parent, row.clause or row.slice))
             new = None if turned else _row(row, decision, opposite.get(row.clause))
             changed += new != row
             if new is not None:
@@ -133,8 +139,10 @@ def apply(folder: Path, constitution: Constitution) -> int:
 
     tally = Manifest({}, "", 0, {})
     try:
-        write_examples(folder / "examples.parquet", tally.counting(rows()))
-        _recount(folder / "manifest.json", tally, decisions)
+        with together(folder, last="manifest.json") as aside:
+            write_examples(aside / "examples.parquet", tally.counting(rows()))
+            tally.examples = sha256(aside / "examples.parquet")
+            _recount(folder / "manifest.json", aside, tally, decisions, present, opposite)
     except OSError as error:
         raise DataError(f"{folder}: the decisions can't be applied ({error.strerror or error}); they are safe in {FILE}") from error
     return changed
@@ -155,15 +163,27 @@ def _row(row: Example, decision: Decision | None, other: Clause | None) -> Examp
     )  # fmt: skip
 
 
-def _recount(path: Path, tally: Manifest, decisions: Mapping[Key, Decision]) -> None:
-    """Bring the manifest's figures up to date, where there is a manifest."""
+def _recount(
+    path: Path, aside: Path, tally: Manifest, decisions: Mapping[Key, Decision], present: set[Key], opposite: Mapping[str, Clause]
+) -> None:
+    """Bring the manifest's figures up to date, where there is a manifest; the new one is written aside."""
     if not path.is_file():
         return
     try:
         manifest = parse_object(path.read_text(encoding="utf-8"), str(path))
     except (DataError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no manifest ({error}); run `charter synthesize` again") from error
-    choices = Counter(decision.choice for decision in decisions.values())
-    met = {"keep": choices["keep"], "flip": choices["flip"], "drop": choices["drop"], "gone": 0}
-    manifest |= {"rows": tally.rows, "counts": tally.counts, "reviewed": met}
-    write_text(path, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    known = present | {tuple(where) for where in manifest.get("dropped", ()) if isinstance(where, list)}
+    met = dict.fromkeys(("keep", "flip", "drop", "gone"), 0)
+    for decision in decisions.values():
+        met[decision.choice if _meets(decision, present, known, opposite.get(decision.home)) else "gone"] += 1
+    manifest |= {"rows": tally.rows, "counts": tally.counts, "examples": tally.examples}
+    manifest |= {"reviewed": met, "dropped": dropped(known, decisions)}
+    write_text(aside / path.name, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+
+
+def _meets(decision: Decision, present: set[Key], known: set[Key], other: Clause | None) -> bool:
+    """Whether there is an item to decide on; one that was dropped before is known, one that was flipped lies across the line."""
+    if decision.choice == "flip":
+        return other is not None and not present.isdisjoint({decision.key, (decision.id, other.id)})
+    return decision.key in (known if decision.choice == "drop" else present)

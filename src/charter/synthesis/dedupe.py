@@ -1,26 +1,24 @@
 """Keep one of every group of duplicates, exact or near, over all splits: a test item must not have a twin in train.
 
 Plain texts are compared, side by side with their own label only: a near miss just across the line is what the classifier
-must learn from. What falls takes its disguised copies with it.
+must learn from. What falls takes its disguised copies with it. Candidates come from a sketch (see twins.py on which search is for what).
 """
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from charter.synthesis.items import TURNING, Item, Outcome, home
+from charter.synthesis.twins import jaccard, shingles
 
 NUM_PERM = 64
-SHINGLE = 3
 THRESHOLD = 0.8
 """Jaccard similarity of word 3-shingles from which two texts are near-duplicates."""
 CANDIDATES = 0.7
 """The index is asked for more than the threshold, because it finds pairs at its own threshold only half of the time;
 each candidate is then compared exactly."""
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
 
 
 def dedupe(items: Sequence[Item], seed: int) -> Outcome:
@@ -34,12 +32,6 @@ def dedupe(items: Sequence[Item], seed: int) -> Outcome:
     kept = {id(plain[i]) for i in range(len(plain)) if i not in fallen}
     dropped = Counter((home(plain[i]), why) for i, why in fallen.items())
     return _with_copies(items, kept, dropped)
-
-
-def shingles(text: str) -> frozenset[str]:
-    """Runs of three words, lower case; the whole of a shorter text."""
-    words = _WORD.findall(text.lower())
-    return frozenset(" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1)))
 
 
 def _near(texts: Sequence[tuple[int, str]], seed: int) -> dict[int, str]:
@@ -59,7 +51,7 @@ def _near(texts: Sequence[tuple[int, str]], seed: int) -> dict[int, str]:
         if exact in known:
             fallen[number] = "exact duplicate"
             continue
-        if any(_jaccard(sets[place], sets[other]) >= THRESHOLD for other in index.query(sketch)):
+        if any(jaccard(sets[place], sets[other]) >= THRESHOLD for other in index.query(sketch)):
             fallen[number] = "near duplicate"
             continue
         known.add(exact)
@@ -96,7 +88,3 @@ def _with_copies(items: Sequence[Item], kept: set[int], dropped: Counter[tuple[s
             seen.add(item.turns)
             out.append(item)
     return Outcome(out, dropped)
-
-
-def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    return len(a & b) / len(a | b)

@@ -15,9 +15,8 @@ from typing import Any
 
 from charter.errors import DataError
 from charter.records import parse_turns, read_jsonl
-from charter.synthesis.dedupe import shingles
 from charter.synthesis.items import Item, Outcome, home
-from charter.synthesis.twins import Shingles, Twins, numbered
+from charter.synthesis.twins import Shingles, Twins, numbered, shingles
 
 THRESHOLD = 0.8
 """Jaccard similarity of word 3-shingles from which a text counts as an excluded one."""
@@ -94,6 +93,8 @@ def _texts(folder: Path) -> Iterator[str]:
         for number, row in read_jsonl(file):
             rows += 1
             yield from _of_row(row, f"{file}:{number}")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder of texts to exclude; give one that holds *.jsonl or *.jsonl.gz files")
     if not rows:
         raise DataError(f"{folder}: there is no row in any *.jsonl or *.jsonl.gz; give a folder that holds the texts to exclude")
 

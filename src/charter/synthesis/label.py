@@ -33,16 +33,18 @@ def refuses(reply: str) -> bool:
 async def label(items: Sequence[Item], constitution: Constitution, engine: Engine, progress: Progress) -> Outcome:
     """The items that the teacher finds nearer to their clause than to its counterpart; pool items have no clause and stay.
 
-    An item on which the teacher gives no usable opinion is dropped as well, and counted apart.
+    Compared with where the examples of both clauses lie, which takes away a leaning to a side. An item on which the teacher
+    gives no usable opinion is dropped as well, and counted apart.
     """
     clauses, opposite = {c.id: c for c in constitution.clauses}, counterparts(constitution)
     asked = [item for item in items if item.clause]
-    leanings = await _leanings(asked, clauses, opposite, engine, progress)
-    tasks = [
-        methodcaller("agrees", item, clauses[item.clause], opposite.get(item.clause), leanings.get(item.clause, 0.0)) for item in asked
-    ]
-    opinions: list[bool | None] = await engine.run(tasks, progress, "label")
-    refused = {id(item): _WHY[agrees] for item, agrees in zip(asked, opinions, strict=True) if not agrees}
+    pairs = _pairs(asked, clauses, opposite)
+    tasks = [methodcaller("leaning", *pair) for pair in pairs]  # in one go with the opinions: the teacher never waits in between
+    tasks += [methodcaller("odds", item, clauses[item.clause], opposite.get(item.clause)) for item in asked]
+    found: list[float | None] = await engine.run(tasks, progress, "label")
+    leanings = _leanings(pairs, found, opposite)
+    opinions = zip(asked, found[len(pairs) :], strict=True)
+    refused = {id(item): why for item, odds in opinions if (why := _doubt(odds, leanings.get(item.clause, 0.0)))}
     outcome = Outcome([], Counter((item.clause, refused[id(item)]) for item in items if id(item) in refused))
     for item in items:
         if id(item) not in refused:
@@ -50,19 +52,23 @@ async def label(items: Sequence[Item], constitution: Constitution, engine: Engin
     return outcome
 
 
-async def _leanings(
-    items: Sequence[Item], clauses: Mapping[str, Clause], opposite: Mapping[str, Clause], engine: Engine, progress: Progress
-) -> dict[str, float]:
-    """For each clause with something to ask about, how the teacher leans between it and its counterpart.
-
-    Asked beforehand and once for either direction: workers that need the same answer at the same time would each pay for it.
-    """
+def _pairs(items: Sequence[Item], clauses: Mapping[str, Clause], opposite: Mapping[str, Clause]) -> list[tuple[Clause, Clause]]:
+    """The clauses with something to ask about, each with its counterpart; once for either direction."""
     open_ = {item.clause for item in items if item.clause in opposite and item.prompt not in clauses[item.clause].examples}
-    pairs = {frozenset((name, opposite[name].id)): (name, opposite[name].id) for name in clauses if name in open_}
-    tasks = [methodcaller("leaning", clauses[a], clauses[b]) for a, b in pairs.values()]
-    found: list[float] = await engine.run(tasks, progress, "label: examples") if tasks else []
-    leans = dict(zip(pairs.values(), found, strict=True))
-    return {name: leans[name, b] if (name, b) in leans else -leans[b, name] for name in open_ for b in (opposite[name].id,)}
+    return list({frozenset((name, opposite[name].id)): (clauses[name], opposite[name]) for name in clauses if name in open_}.values())
+
+
+def _leanings(pairs: Sequence[tuple[Clause, Clause]], found: Sequence[float | None], opposite: Mapping[str, Clause]) -> dict[str, float]:
+    """For each clause how the teacher leans between it and its own counterpart, which several clauses may share."""
+    leans: dict[tuple[str, str], float] = {}
+    for (a, b), leaning in zip(pairs, found, strict=False):
+        leans[a.id, b.id], leans[b.id, a.id] = leaning or 0.0, -(leaning or 0.0)
+    return {name: leans[name, other.id] for name, other in opposite.items() if (name, other.id) in leans}
+
+
+def _doubt(odds: float | None, leaning: float) -> str:
+    """Why an item is dropped; empty where it stays."""
+    return "no usable opinion" if odds is None else "" if odds > leaning else "nearer to the counterpart"
 
 
 def _checked(item: Item, outcome: Outcome) -> Item:
@@ -77,5 +83,4 @@ def _checked(item: Item, outcome: Outcome) -> Item:
     return replace(item, replies=tuple(fitting))
 
 
-_WHY = {False: "nearer to the counterpart", None: "no usable opinion"}
 _ARTICLE = {"compliance": "a", "answer": "an"}

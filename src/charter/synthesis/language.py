@@ -6,6 +6,7 @@ and a killed one finds its calls in the cache.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections import Counter
@@ -131,17 +132,15 @@ class LanguageTeacher:
             means.append(sum(odds) / len(odds) if odds else 0.0)
         return sum(means) / 2
 
-    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None, leaning: float = 0.0) -> bool | None:
-        """Whether the model files the prompt under its clause rather than its counterpart; None where it gave no answer.
+    async def odds(self, item: Item, clause: Clause, counterpart: Clause | None) -> float | None:
+        """Log-odds that the model files the prompt under its clause rather than its counterpart; None where it gave no answer.
 
-        The log-odds of two letters are averaged over both orders, which takes away a leaning to a letter, and compared with
-        where the examples of both clauses lie, which takes away a leaning to a side. Without a counterpart there is nothing
-        to confuse it with, and the clause's own examples need no opinion.
+        They are averaged over both orders of the letters, which takes away a leaning to a letter. Without a counterpart there
+        is nothing to confuse it with, and the clause's own examples need no opinion.
         """
         if counterpart is None or item.prompt in clause.examples:
-            return True
-        odds = await self._odds(item.prompt, clause, counterpart)
-        return None if odds is None else odds > leaning
+            return math.inf
+        return await self._odds(item.prompt, clause, counterpart)
 
     async def rewrite(self, text: str, instruction: str) -> str | None:
         """The text as the instruction says, on one line, after other texts that were rewritten so. The call is that text's and no other's."""

@@ -42,6 +42,8 @@ class Manifest:
     options: dict[str, Any]
     topics: dict[str, int] = field(default_factory=dict)
     """Subtopics by clause."""
+    unserved: list[str] = field(default_factory=list)
+    """Clauses that have nothing but their own examples, though a teacher was asked."""
     excluded: int = 0
     """Different texts that were refused, such as those of public benchmarks."""
     agreement: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
@@ -50,9 +52,13 @@ class Manifest:
     """How many items have near-twins, with which they share a split."""
     reviewed: dict[str, int] = field(default_factory=dict)
     """A person's decisions that were applied, by kind."""
+    dropped: list[list[str]] = field(default_factory=list)
+    """Items (parent, and clause or slice) that a person dropped: what is left of them once their rows are gone."""
     to_review: int = 0
     """Items in review.jsonl."""
     stages: list[Stage] = field(default_factory=list)
+    examples: str = ""
+    """SHA-256 of examples.parquet."""
     rows: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows by split, family, slice, teacher, and by what they are labelled."""
@@ -87,6 +93,15 @@ class Manifest:
     def write(self, path: Path) -> None:
         value = {"schema": SCHEMA, **vars(self), "stages": [vars(stage) for stage in self.stages]}
         write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+    @property
+    def warning(self) -> str:
+        """A sentence about what is missing; empty where nothing is."""
+        names = ", ".join(self.unserved)
+        return names and (
+            f"nothing usable came for {len(self.unserved)} of {len(self.topics)} clauses, which have only their own examples: {names}; "
+            "see what was dropped and why, and choose another --teacher or rewrite them"
+        )
 
     def lines(self) -> list[str]:
         """A line a stage, for people."""

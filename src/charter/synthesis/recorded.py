@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -56,9 +57,9 @@ class RecordedTeacher:
         """None."""
         return 0.0
 
-    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None, leaning: float = 0.0) -> bool:
-        """Always: a recorded item carries its author's label."""
-        return True
+    async def odds(self, item: Item, clause: Clause, counterpart: Clause | None) -> float:
+        """No doubt: a recorded item carries its author's label."""
+        return math.inf
 
     async def rewrite(self, text: str, instruction: str) -> str | None:
         """None: it only has what was recorded."""

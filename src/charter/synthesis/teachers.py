@@ -60,8 +60,11 @@ class Teacher(Protocol):
         """How far the teacher leans to the first of two clauses whatever the prompt; the other way round it has the other sign."""
         ...
 
-    async def agrees(self, item: Item, clause: Clause, counterpart: Clause | None, leaning: float = 0.0) -> bool | None:
-        """Whether the prompt falls under the clause rather than under its counterpart; None: no usable opinion came."""
+    async def odds(self, item: Item, clause: Clause, counterpart: Clause | None) -> float | None:
+        """Log-odds that the prompt falls under the clause rather than under its counterpart; None: no usable opinion came.
+
+        Infinite where there is nothing to doubt. What counts is how far they lie above the teacher's leaning.
+        """
         ...
 
     async def rewrite(self, text: str, instruction: str) -> str | None:

@@ -1,4 +1,8 @@
-"""Which texts share most of their runs of words: an exact search, where a sketch would miss a pair now and then.
+"""How alike two texts are, and an exact search for those that share most of their runs of words.
+
+Alike means one thing everywhere: the Jaccard similarity of word 3-shingles. Who seeks the pairs differs. `dedupe` takes the
+candidates of a MinHash index, which grows item by item as it keeps them: a pair missed now and then costs a spare example.
+`kin` and `exclude` must miss none, or a split leaks or a benchmark is trained on: they search here.
 
 Two sets with a Jaccard similarity of at least t share an element among the rarest (1 - t) of either. So only those are
 indexed, which keeps the candidates few; each candidate is then compared in full.
@@ -8,15 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charter.synthesis.dedupe import shingles
-
+T = TypeVar("T")
 Shingles = frozenset[int]
+SHINGLE = 3
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
+
+
+def shingles(text: str) -> frozenset[str]:
+    """Runs of three words, lower case; the whole of a shorter text."""
+    words = _WORD.findall(text.lower())
+    return frozenset(" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1)))
 
 
 def numbered(text: str) -> Shingles:
@@ -24,7 +37,7 @@ def numbered(text: str) -> Shingles:
     return frozenset(int.from_bytes(hashlib.blake2b(s.encode("utf-8", "surrogatepass"), digest_size=8).digest()) for s in shingles(text))
 
 
-def jaccard(a: Shingles, b: Shingles) -> float:
+def jaccard(a: frozenset[T], b: frozenset[T]) -> float:
     """Shared elements over all elements, 0 to 1; 0 for two empty sets."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared) if shared else 0.0

@@ -48,6 +48,13 @@ class Windows:
         """Means of some windows, or some of their inputs: float32 [windows, layers * width]."""
         return self.store[self.rows[picked]][:, columns].astype(np.float32)
 
+    def of(self, exchanges: NDArray[np.int64]) -> Windows:
+        """The windows of these exchanges, in this order and as often as they come, renumbered. Only numbers are copied."""
+        sizes = np.bincount(self.owner, minlength=int(exchanges.max()) + 1)
+        own = np.split(np.argsort(self.owner, kind="stable"), np.cumsum(sizes)[:-1])
+        rows = np.concatenate([own[n] for n in exchanges])
+        return Windows(self.store, self.rows[rows], np.repeat(np.arange(len(exchanges)), sizes[exchanges]))
+
 
 class ActivationStore:
     """Window means on disk, appended in the order in which they are computed."""

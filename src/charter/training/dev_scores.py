@@ -5,7 +5,8 @@ Shares and escalation thresholds are chosen on what is kept, so each stage reads
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from charter.constitution import Constitution
 from charter.models.calibrate import NEAR_MISS
 from charter.models.cascade import Cascade
+from charter.models.probe import WINDOW
 from charter.models.recalibrate import DevScores
 from charter.models.stage import PRIOR, escalated, mixed
 from charter.models.trained import Gate
@@ -26,29 +28,26 @@ Progress = Callable[[str, int, int], None]
 
 
 class DevLogits:
-    """Every stage's logits of a dev table's scored tokens, in an unnamed file: [tokens, 1 + stages, heads], turn by turn."""
+    """Every stage's logits of a dev table's scored tokens, float32 on disk: [tokens, 1 + stages, heads], turn by turn."""
 
-    def __init__(self, cascade: Cascade, dev: Table, progress: Progress) -> None:
-        """Let every stage read the whole table once.
+    def __init__(self, cascade: Cascade, dev: Table, folder: Path, progress: Progress) -> None:
+        """Let every stage read the whole table once; or take up what the same scorers have left in the folder: half of a build.
 
         Raises:
             BackboneError: an exchange is longer than the context.
         """
-        self.dev, self.clauses, self.seed = dev, cascade.clauses, 0
-        self._turns: list[tuple[int, int, int]] = []  # its row, its scored tokens, the tokens of the row up to its end
+        self.dev, self.clauses = dev, cascade.clauses
+        name = f"dev-{_digest(cascade, dev)}"
+        logits, turns = folder / f"{name}.f32", folder / f"{name}.npy"
+        found = _turns(turns)
+        stages = 1 + len(cascade.stages), 1 + len(cascade.clauses)
+        if found is None or not logits.is_file() or logits.stat().st_size != 4 * int(found[:, 1].sum()) * stages[0] * stages[1]:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = _write(cascade, dev, logits, turns, progress)
+        self._turns = found
         self._lengths = np.zeros(len(dev.exchanges), np.int64)
-        file = tempfile.TemporaryFile()  # noqa: SIM115 (the map below keeps it)
-        order = sorted(range(len(dev.exchanges)), key=lambda row: sum(len(turn.content) for turn in dev.exchanges[row].turns))
-        for number, (row, runs) in enumerate(zip(order, cascade.reading_all().apart([dev.exchanges[row] for row in order]), strict=True)):
-            for run in runs:
-                self._lengths[row] += sum(len(piece.ids) for piece in run.pieces)
-                if run.view == dev.view:
-                    file.write(np.stack(run.apart, 1).astype(np.float32).tobytes())
-                    self._turns.append((row, len(run.z), int(self._lengths[row])))
-            progress(f"calibration, {dev.view} view", number + 1, len(order))
-        file.flush()
-        shape = sum(n for _, n, _ in self._turns), 1 + len(cascade.stages), 1 + len(cascade.clauses)
-        self._logits = np.memmap(file, np.float32, "r", shape=shape)
+        np.maximum.at(self._lengths, found[:, 0], found[:, 3])
+        self._logits = np.memmap(logits, np.float32, "r", shape=(int(found[:, 1].sum()), *stages))
 
     def scores(self, gates: Sequence[Gate]) -> DevScores:
         """Running maxima of all heads, with the table's labels and slices; a gate for each of the first stages, the rest left out."""
@@ -68,7 +67,7 @@ class DevLogits:
             if asked:
                 read[row] = end
         rows = self.ordinary
-        return ratio(read[rows], self._lengths[rows], self.seed) if rows.any() else absent(0)
+        return ratio(read[rows], self._lengths[rows], 0) if rows.any() else absent(0)
 
     @property
     def ordinary(self) -> NDArray[np.bool_]:
@@ -79,7 +78,7 @@ class DevLogits:
     def _passed(self, gates: Sequence[Gate], heads: int | None) -> Iterator[tuple[int, int, NDArray[np.float32], bool]]:
         """Each turn's row and end, its logits after these stages, and whether the last of them was asked."""
         start = 0
-        for row, tokens, end in self._turns:
+        for row, tokens, end, _ in self._turns.tolist():
             apart = np.asarray(self._logits[start : start + tokens, :, :heads])
             z, asked = apart[:, 0], np.ones(tokens, bool)
             for number, gate in enumerate(gates, 1):
@@ -87,6 +86,54 @@ class DevLogits:
                 z = mixed(z, np.where(asked[:, None], apart[:, number], np.float32(PRIOR)), gate.mix)
             yield row, end, z, bool(asked.any())
             start += tokens
+
+
+def _write(cascade: Cascade, dev: Table, logits: Path, turns: Path, progress: Progress) -> NDArray[np.int64]:
+    """Both files, to the side and then renamed, the turns last; returns them: of each turn its row, its scored tokens, the tokens of the
+    row up to its end and all of the row's."""
+    found: list[tuple[int, int, int, int]] = []
+    order = sorted(range(len(dev.exchanges)), key=lambda row: sum(len(turn.content) for turn in dev.exchanges[row].turns))
+    aside = logits.with_name(f"{logits.name}.{os.getpid()}.part")
+    with aside.open("wb") as file:
+        for number, (row, runs) in enumerate(zip(order, cascade.reading_all().apart([dev.exchanges[row] for row in order]), strict=True)):
+            ends = np.cumsum([sum(len(piece.ids) for piece in run.pieces) for run in runs]).tolist()
+            for run, end in zip(runs, ends, strict=True):
+                if run.view == dev.view:
+                    file.write(np.stack(run.apart, 1).astype(np.float32).tobytes())
+                    found.append((row, len(run.z), end, ends[-1]))
+            progress(f"calibration, {dev.view} view", number + 1, len(order))
+    os.replace(aside, logits)
+    out = np.array(found, np.int64)
+    aside = turns.with_name(f"{turns.name}.{os.getpid()}.part")
+    with aside.open("wb") as file:
+        np.save(file, out)
+    os.replace(aside, turns)
+    return out
+
+
+def _turns(path: Path) -> NDArray[np.int64] | None:
+    """The turns that an earlier run left; None where there is nothing whole."""
+    try:
+        found: NDArray[np.int64] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None  # none yet, or damaged: it is made anew
+    return found if found.ndim == 2 and found.shape[1] == 4 and found.dtype == np.int64 else None
+
+
+def _digest(cascade: Cascade, dev: Table) -> str:
+    """Tells all that the logits depend on: 16 hex digits."""
+    view = dev.view
+    sha = hashlib.sha256(repr((view, PRIOR, WINDOW)).encode())
+    for stage in cascade.stages:
+        sha.update(repr((stage.backbone.fingerprint, stage.backbone.dtype, stage.backbone.layers)).encode())
+    scorers = [cascade.probe, cascade.screen, *([cascade.head.reader] if cascade.head else [])]
+    for scorer in scorers:
+        sha.update(scorer.weights[view].tobytes() + scorer.biases[view].tobytes())
+    if hidden := cascade.probe.hidden.get(view):
+        sha.update(hidden.inner.tobytes() + hidden.bias.tobytes() + hidden.outer.tobytes())
+    for exchange in dev.exchanges:
+        sha.update(repr(exchange.turns).encode())
+    return sha.hexdigest()[:16]
 
 
 def dev_scores(dev: Table, logits: NDArray[np.float32], clauses: Sequence[str]) -> DevScores:

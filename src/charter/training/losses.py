@@ -1,8 +1,13 @@
-"""The two losses of the papers: softmax-weighted on window means for the probe, annealed cumulative maximum for the value head."""
+"""The losses of the papers on token logits, and the smoothing of logits that comes before them.
+
+Softmax-weighted on window means for the probe, annealed cumulative maximum for the value head; its ends are plain BCE on every
+token (omega = 0) and the pure cumulative maximum (omega = 1).
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,28 +15,43 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 TEMPERATURE = 1.0
 """tau of the paper."""
+Smoothing = Literal["mean", "ema"]
 
 
-def softmax_weighted(logits: Tensor, labels: Tensor, owner: Tensor, n: int) -> Tensor:
+def smoothing_matrix(kind: Smoothing, window: int, length: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[length, length]: row t makes the smoothed logit after token t out of the logits up to it; each row sums to 1.
+
+    "mean" is the sliding window of arXiv 2601.04603 (what exists, while there are fewer than `window` tokens), "ema" what serving
+    does, with decay (window - 1) / window and its weights normalised (`models.probe.MovingAverage`).
+    """
+    age = torch.arange(length, dtype=dtype)[:, None] - torch.arange(length, dtype=dtype)
+    weights = (age < window).to(dtype) if kind == "mean" else ((window - 1) / window) ** age.clamp_min(0)
+    weights = torch.where(age >= 0, weights, 0.0)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def softmax_weighted(logits: Tensor, labels: Tensor, owner: Tensor, n: int, detach: bool = False) -> Tensor:
     """Mean over exchanges of sum_t w_t BCE(y, z_t), with w_t = softmax over the exchange's windows of z_t / tau.
 
-    The loudest windows of an exchange carry its label. Gradients flow through the weights (the paper leaves it open).
+    The loudest windows of an exchange carry its label.
 
     Args:
         logits: [windows, heads].
         labels: [n, heads], 0 or 1, of the exchanges.
         owner: int [windows], the exchange of each window.
         n: number of exchanges.
+        detach: hold the weights fixed in the gradient. The paper leaves it open; `docs/study.md` compares.
 
     Returns:
         the sum over heads, a scalar.
     """
     scaled = logits / TEMPERATURE
-    e = torch.exp(scaled - scaled.detach().max(0).values)
-    total = torch.zeros(n, logits.shape[1]).index_add(0, owner, e)
-    weights = e / total[owner].clamp_min(1e-30)
+    where = owner[:, None].expand_as(logits)
+    top = torch.full((n, logits.shape[1]), -torch.inf, dtype=logits.dtype).scatter_reduce(0, where, scaled.detach(), "amax")
+    e = torch.exp(scaled - top[owner])
+    weights = e / torch.zeros(n, logits.shape[1], dtype=logits.dtype).index_add(0, owner, e)[owner]
     loss = binary_cross_entropy_with_logits(logits, labels[owner], reduction="none")
-    return (weights * loss).sum() / n
+    return ((weights.detach() if detach else weights) * loss).sum() / n
 
 
 def annealed_cummax(logits: Tensor, labels: Tensor, mask: Tensor, omega: float) -> Tensor:

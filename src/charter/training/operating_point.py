@@ -8,6 +8,7 @@ as it is served.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -38,15 +39,17 @@ def operating_point(
     budget: float,
     near_miss_budget: float,
     gated: Collection[int],
+    cache: Path,
     progress: Callable[[str, int, int], None],
 ) -> OperatingPoint:
     """Choose each stage's share by dev AUROC and its escalation threshold by dev recall, and calibrate to the budgets.
 
     Args:
         gated: numbers of the stages that are asked only about what looks suspicious; the others read everything.
+        cache: folder in which the dev split's logits are kept for the next run with the same scorers.
     """
     assert dev.view == view
-    logits = DevLogits(cascade, dev, progress)
+    logits = DevLogits(cascade, dev, cache, progress)
     restricted = dev.labels[:, 0] > 0.5
 
     def calibrated(gates: Sequence[Gate]) -> tuple[DevScores, Point]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charter.records import split_place
 from charter.statistics import auroc
@@ -34,10 +33,10 @@ class Choice:
 
 
 def candidates(layers: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Layer sets to try: every other of those read, the upper 60 %, the upper 60 % thinned, and a single one."""
+    """Layer sets to try: every other of those read, the upper two thirds, the same thinned, and a single one."""
     everything = tuple(layers)
-    upper = everything[round(len(everything) * 0.4) :]
-    yield from dict.fromkeys((everything[1::2] or everything, upper, upper[1::2] or upper, everything[len(everything) * 3 // 4 :][:1]))
+    upper = everything[round(len(everything) * 0.35) :]
+    yield from dict.fromkeys((everything[1::2] or everything, upper, upper[::2], everything[len(everything) * 3 // 4 :][:1]))
 
 
 def choose(windows: Windows, table: Table, layers: Sequence[int], progress: Callable[[str, int, int], None]) -> Choice:
@@ -48,8 +47,8 @@ def choose(windows: Windows, table: Table, layers: Sequence[int], progress: Call
     width = windows.store.shape[1] // len(layers)
     back = np.array([split_place(f"search:{parent}") < HELD_BACK for parent in table.parents])
     base = np.arange(len(back)) < table.base
-    train, labels = _part(windows, base & ~back), table.labels[base & ~back, :1]
-    check, truth = _part(windows, base & back), table.labels[base & back, 0] > 0.5
+    train, labels = windows.of(np.flatnonzero(base & ~back)), table.labels[base & ~back, :1]
+    check, truth = windows.of(np.flatnonzero(base & back)), table.labels[base & back, 0] > 0.5
     tries = [(subset, strength) for subset in candidates(layers) for strength in STRENGTHS]
     found = []
     for number, (subset, strength) in enumerate(tries):
@@ -58,9 +57,3 @@ def choose(windows: Windows, table: Table, layers: Sequence[int], progress: Call
         found.append(Choice(subset, strength, auroc(truth, loudest(check, len(truth), weights, bias, columns)[:, 0])))
         progress("layers and penalty", number + 1, len(tries))
     return max(found, key=lambda choice: choice.auroc)
-
-
-def _part(windows: Windows, keep: NDArray[np.bool_]) -> Windows:
-    """The windows of some exchanges, renumbered."""
-    picked = keep[windows.owner]
-    return Windows(windows.store, windows.rows[picked], (np.cumsum(keep) - 1)[windows.owner[picked]])

@@ -1,4 +1,4 @@
-"""Examples to scorers: read, screen, activations, probe, perhaps a value head, mix, calibrate. `train` reads as that list.
+"""Examples to scorers: read, screen, activations, probe with its hidden layer, perhaps a value head, mix, calibrate. `train` reads as that list.
 
 Nothing here looks at the test split: the train split fits and chooses layers and penalty, the dev split mix and thresholds.
 """
@@ -17,14 +17,16 @@ from charter.constitution import Constitution
 from charter.embedded import cache_folder
 from charter.models.backbone import Backbone
 from charter.models.cascade import Cascade
-from charter.models.probe import Probe
+from charter.models.probe import Hidden, Probe
 from charter.models.screen import Screen
 from charter.models.trained import OperatingPoint, Trained
 from charter.models.value_head import Tuned, ValueHead
 from charter.records import View
-from charter.training.activations import ActivationStore
+from charter.training.activations import ActivationStore, Windows
+from charter.training.hidden import UNITS, fit_hidden, joined
 from charter.training.operating_point import operating_point
 from charter.training.probe import fit_probe
+from charter.training.recipe import Loss, Recipe
 from charter.training.screen import fit_screen
 from charter.training.search import choose
 from charter.training.table import Table, tables, training_rows
@@ -32,6 +34,7 @@ from charter.training.value_head import Options as HeadOptions
 from charter.training.value_head import fit_value_head
 
 Heads = tuple[NDArray[np.float32], NDArray[np.float32]]
+ProbeHeads = tuple[NDArray[np.float32], NDArray[np.float32], Hidden | None]
 VIEWS: tuple[View, ...] = ("prompt", "exchange")
 
 
@@ -47,8 +50,12 @@ class Options:
     """embedded, a folder, or a hub id."""
     depth: float = 2 / 3
     """Share of the backbone's blocks that are run and read: deeper ones did not help (docs/decisions)."""
+    units: int = UNITS
+    """Of the probe's hidden layer; 0 for the linear probe of the paper alone."""
     seed: int = 0
-    """Recorded; the fits are convex and draw nothing."""
+    """Of the hidden layer; the other fits are convex and draw nothing."""
+    loss: Loss = "softmax"
+    """Of the linear probe (`training.recipe`); the default is the paper's."""
     cache: Path | None = None
     """Where activations are kept between runs; None for the user's cache."""
     balanced_budget: float | None = None
@@ -97,19 +104,20 @@ def train(
     backbone, probes = _probes(data_tables, options, progress, kept)
     if before:
         screens |= {view: (before.cascade.screen.weights[view], before.cascade.screen.biases[view]) for view in kept}
-        probes |= {view: (before.cascade.probe.weights[view], before.cascade.probe.biases[view]) for view in kept}
+        old = before.cascade.probe
+        probes |= {view: (old.weights[view], old.biases[view], old.hidden.get(view)) for view in kept}
     clauses = data_tables["prompt", "train"].clauses
     cascade = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), dict.fromkeys(VIEWS, 0.5))
     head = before.head if before and kept else _fit_head(data_tables, options, progress)
     if head:
         cascade = cascade.with_head(ValueHead(head, options.backbone), dict.fromkeys(VIEWS, 0.5), cascade.escalate)
-    budgets = options.budget, options.near_miss_budget
+    budgets, cache = (options.budget, options.near_miss_budget), (options.cache or cache_folder() / "activations") / "dev"
     gated = {number for number, wanted in enumerate((options.screen_first, head is not None)) if wanted}
     cascade.hurry()
     points = {
         view: before.points[view]
         if before and view in kept
-        else operating_point(cascade, data_tables[view, "dev"], view, *budgets, gated, progress)
+        else operating_point(cascade, data_tables[view, "dev"], view, *budgets, gated, cache, progress)
         for view in VIEWS
     }
     counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()}
@@ -138,7 +146,7 @@ def _fit_head(data: Mapping[tuple[View, str], Table], options: Options, progress
 
 def _probes(
     data: dict[tuple[View, str], Table], options: Options, progress: Progress, kept: frozenset[View]
-) -> tuple[Backbone, dict[View, Heads]]:
+) -> tuple[Backbone, dict[View, ProbeHeads]]:
     """Choose layers and penalty by the prompt view's overall head, then fit all heads of the views that are not kept."""
     blocks = Backbone(options.backbone).layers
     wide = Backbone(options.backbone, blocks[: max(1, round(len(blocks) * options.depth))])
@@ -156,27 +164,50 @@ def _probes(
     windows = {view: store.windows(table.exchanges, view, step) for view, table in training.items()}
     picked = choose(windows["prompt"], training["prompt"], wide.layers, progress)
     columns = np.concatenate([np.arange(wide.width) + wide.layers.index(layer) * wide.width for layer in picked.layers])
-    fitted: dict[View, Heads] = {}
-    for view in training:
-        if view in kept:
-            continue
-        steps = iter(range(1, 1_000))
-        fitted[view] = fit_probe(
-            windows[view],
-            training[view].labels,
-            picked.strength,
-            columns=columns,
-            progress=lambda _, view=view, steps=steps: progress(f"probe, {view} view", next(steps), 60),  # type: ignore[misc]
-        )
+    fitted = {
+        view: _fitted(view, windows[view], table.labels, columns, picked.strength, options, progress)
+        for view, table in training.items()
+        if view not in kept
+    }
     return Backbone(options.backbone, picked.layers), fitted
 
 
-def _probe(backbone: Backbone, heads: dict[View, Heads]) -> Probe:
-    return Probe(backbone.layers, {view: w for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()})
+def _fitted(
+    view: View,
+    windows: Windows,
+    labels: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    strength: float,
+    options: Options,
+    progress: Progress,
+) -> ProbeHeads:
+    steps = iter(range(1, 1_000))
+    linear = fit_probe(
+        windows,
+        labels,
+        strength,
+        columns=columns,
+        recipe=Recipe(options.loss),
+        progress=lambda _: progress(f"probe, {view} view", next(steps), 60),
+    )
+    if not options.units:
+        return _rounded(linear[0]), linear[1], None
+    hidden = fit_hidden(
+        windows, labels, columns, options.seed, options.units, lambda done, total: progress(f"hidden layer, {view} view", done, total)
+    )
+    weights, biases, layer = joined(linear, hidden)
+    return _rounded(weights), biases, layer
+
+
+def _probe(backbone: Backbone, heads: dict[View, ProbeHeads]) -> Probe:
+    hidden = {view: layer for view, (_, _, layer) in heads.items() if layer is not None}
+    return Probe(backbone.layers, {view: w for view, (w, _, _) in heads.items()}, {view: b for view, (_, b, _) in heads.items()}, hidden)
+
+
+def _rounded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As they will be stored, so that calibration sees what serving will."""
+    return weights.astype(np.float16).astype(np.float32)
 
 
 def _screen(heads: dict[View, Heads]) -> Screen:
-    # Rounded as they will be stored, so that calibration sees what serving will.
-    return Screen(
-        {view: w.astype(np.float16).astype(np.float32) for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()}
-    )
+    return Screen({view: _rounded(w) for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()})

@@ -1,0 +1,1 @@
+"""The cells of `benchmarks/ablations.py`, one file a question."""

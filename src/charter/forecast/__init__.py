@@ -1,0 +1,1 @@
+"""What will still get through at deployment scale: tails of elicitation probabilities, and mitigation-aware statistics of small trials."""

@@ -1,0 +1,112 @@
+"""From a conversation under guard to its findings: one for the prompt, one for each choice of the reply, each found once.
+
+A flagged reply is found at once; one that passes is found when its request ends, which the middleware of `observed` says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Protocol
+from uuid import uuid4
+
+from charter.gateway.audit.finding import Finding, Stage, now
+from charter.gateway.observer import Observer
+from charter.guard.policy import decide
+from charter.records import Turn, Verdict
+
+UNNAMED = "-"
+
+
+class Followed(Protocol):
+    """What is read of a channel."""
+
+    verdict: Verdict
+    unscored: bool
+    problem: str | None
+    seconds: float
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def held(self) -> str: ...
+
+
+@dataclass(eq=False)
+class Asked:
+    """The request that is being answered."""
+
+    surface: str
+    id: str = field(default_factory=lambda: uuid4().hex)
+    start: float = field(default_factory=perf_counter)
+    findings: list[Finding] = field(default_factory=list)
+    trails: list[Trail] = field(default_factory=list)
+    streams: bool = False
+
+    @property
+    def held_chars(self) -> int:
+        """What came from the upstream and waits for its score."""
+        return sum(len(channel.held) for trail in self.trails for channel in trail.channels)
+
+
+ASKED: ContextVar[Asked | None] = ContextVar("asked", default=None)
+"""Set by the middleware; a stream's task inherits it."""
+
+
+class Trail:
+    """The findings of one conversation."""
+
+    def __init__(self, observer: Observer, turns: Sequence[Turn]) -> None:
+        self._observer, self._turns = observer, turns
+        self._followed: dict[int, list[Followed]] = {}
+        self._found: set[int] = set()
+        if (asked := ASKED.get()) is not None:
+            asked.trails.append(self)
+
+    @property
+    def channels(self) -> Iterable[Followed]:
+        return [channel for channels in self._followed.values() for channel in channels]
+
+    def follow(self, choice: int, channel: Followed) -> None:
+        """A text of a choice of the reply, from now on."""
+        self._followed.setdefault(choice, []).append(channel)
+
+    def prompt(self, verdict: Verdict, action: str, seconds: float, problem: str | None = None) -> None:
+        """The prompt was judged, or could not be. Action: allow, block, or report where the caller decides."""
+        self._add("prompt", 0, verdict, action, problem, seconds, self._turns)
+
+    def update(self, ended: bool = False) -> None:
+        """Find the choices that are flagged by now; at the end, all. May be called any number of times."""
+        for choice, channels in self._followed.items():
+            if choice not in self._found and (ended or any(channel.verdict.flagged for channel in channels)):
+                self._found.add(choice)
+                self._reply(choice, channels)
+
+    def _reply(self, choice: int, channels: Sequence[Followed]) -> None:
+        """The worst of a choice's channels: a flag, then a failure, then the highest score."""
+        mode = self._observer.settings.mode
+        worst = max(channels, key=lambda c: (c.verdict.flagged, c.problem is not None, c.verdict.score))
+        problem = None if worst.verdict.flagged else worst.problem or ("the prompt was not scored" if worst.unscored else None)
+        closed = worst.problem is not None and not worst.unscored
+        action = "block" if problem and closed else decide(worst.verdict, mode)
+        text = "\n".join(channel.text for channel in channels if channel.text)
+        turns = [*self._turns, Turn("assistant", text)]
+        self._add("reply", choice, worst.verdict, action, problem, sum(channel.seconds for channel in channels), turns)
+
+    def _add(
+        self, stage: Stage, choice: int, verdict: Verdict, action: str, problem: str | None, seconds: float, turns: Sequence[Turn]
+    ) -> None:
+        guard, settings, asked = self._observer.guard, self._observer.settings, ASKED.get()
+        finding = Finding(
+            id=uuid4().hex, time=now(), request=asked.id if asked else UNNAMED, surface=asked.surface if asked else UNNAMED, stage=stage,
+            choice=choice, guard=guard.name, guard_hash=guard.hash, mode=settings.mode, flagged=verdict.flagged, score=verdict.score,
+            clause=verdict.clause, position=verdict.position, action=action, error=problem, latency_ms=round(seconds * 1e3, 3),
+            content=json.dumps([asdict(turn) for turn in turns]) if settings.log_content else None,
+        )  # fmt: skip
+        if asked is not None:
+            asked.findings.append(finding)
+        self._observer.found(finding)
