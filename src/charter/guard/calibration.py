@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.errors import GuardError
-from charter.guard.folder import KEPT, VIEWS, GuardRecord
+from charter.guard.folder import KEPT
+from charter.guard.record import VIEWS, GuardRecord
 from charter.models.recalibrate import DevScores
 from charter.records import View
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from charter.constitution import Constitution
-from charter.guard.folder import ClauseRecord, GateRecord, GuardRecord, Thresholds, ViewRecord
+from charter.guard.record import ClauseRecord, GateRecord, GuardRecord, Thresholds, ViewRecord
 
 
 def card(record: GuardRecord, constitution: Constitution) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 from charter.constitution import Constitution
 from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
-from charter.guard.folder import VIEWS, GateRecord, GuardRecord, HeadRecord, ViewRecord, save
+from charter.guard.folder import save
 from charter.guard.recalibrate import balanced, evidence, ordinary_slices
+from charter.guard.record import VIEWS, GateRecord, GuardRecord, HeadRecord, ViewRecord
 from charter.models.trained import Gate, OperatingPoint, Trained
 
 

@@ -13,7 +13,8 @@ from charter.constitution import Constitution, parse
 from charter.errors import DataError, GuardError
 from charter.guard import calibration
 from charter.guard.card import card
-from charter.guard.folder import ClauseRecord, GuardRecord, PointRecord, SliceEvidence, Thresholds, ViewRecord, amend, read_record
+from charter.guard.folder import amend, read_record
+from charter.guard.record import ClauseRecord, GuardRecord, PointRecord, SliceEvidence, Thresholds, ViewRecord
 from charter.guard.shipped import is_shipped, place
 from charter.models.calibrate import Calibration
 from charter.models.recalibrate import DevScores, Point, point, recall
