@@ -78,10 +78,14 @@ def _move(
     budget, near_miss_budget, balanced_budget = wanted
     found = recalibrate(guard, out, budget, near_miss_budget, own, fresh, balanced_budget)
     if as_json:
-        typer.echo(json.dumps({view: point.model_dump(exclude={"slices"}) for view, point in found.record.views.items()}))
+        points = {view: point.model_dump(exclude={"slices"}) for view, point in found.record.views.items()}
+        typer.echo(json.dumps({**points, "balanced": found.record.balanced and found.record.balanced.model_dump()}))
         return
     for line in lines(found):
         typer.echo(line)
+    if found.record.balanced:
+        for view, at in found.record.balanced.views.items():
+            typer.echo(f"balanced, {view}: flags from {at.threshold:.3f}. {at.sentence}", err=True)
     typer.echo(f"guard: {out}", err=True)
 
 

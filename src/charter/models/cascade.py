@@ -90,13 +90,12 @@ class Cascade:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What follows the screen, in order."""
-        flops = self.backbone.flops_per_token + self.probe.flops_per_token
-        first = Stage(self.probe, self.backbone, self.mix, self.escalate, flops, gradual=True)
+        first = Stage(self.probe, self.backbone, self.mix, self.escalate, gradual=True)
         return (first,) if self.head is None else (first, self.head)
 
     def with_head(self, head: ValueHead, mix: Mapping[View, float], escalate: Mapping[View, float]) -> Cascade:
         """The same with a value head on top."""
-        return replace(self, head=Stage(head, head.backbone, mix, escalate, head.flops_per_token, gradual=False))
+        return replace(self, head=Stage(head, head.backbone, mix, escalate, gradual=False))
 
     def reading_all(self) -> Cascade:
         """The same with every stage reading every token."""

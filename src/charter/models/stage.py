@@ -45,6 +45,9 @@ class Reader(Protocol):
     @property
     def biases(self) -> Mapping[View, NDArray[np.float32]]: ...
 
+    @property
+    def flops_per_token(self) -> float: ...
+
     def turn(self, view: View) -> ReaderTurn:
         """The state for a new turn."""
         ...
@@ -60,10 +63,13 @@ class Stage:
     """Its share a."""
     escalate: Mapping[View, float]
     """theta_1, a logit of the stages before it."""
-    flops_per_token: float
-    """Of backbone and reader together."""
     gradual: bool
     """Whether its logits grow out of the prior over the first tokens of a turn, as the screen's do."""
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of backbone and reader together."""
+        return self.backbone.flops_per_token + self.reader.flops_per_token
 
 
 class Source:

@@ -193,8 +193,8 @@ class ValueHead:
 
     @property
     def flops_per_token(self) -> float:
-        """2 FLOPs a weight, of the blocks that are run and of one view's heads."""
-        return self.backbone.flops_per_token + 2.0 * next(iter(self.weights.values())).size
+        """2 FLOPs a weight of one view's heads; the backbone's are its own."""
+        return 2.0 * next(iter(self.weights.values())).size
 
 
 class ValueTurn:
