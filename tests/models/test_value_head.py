@@ -89,6 +89,7 @@ def test_a_saved_head_scores_as_before(tiny: Tuned, head: ValueHead, tmp_path: P
 def test_the_cost_is_that_of_the_blocks_and_heads_and_no_adapter(tiny_folder: Path, head: ValueHead) -> None:
     plain = FinalBackbone(str(tiny_folder))
     assert head.flops_per_token == 2 * HEADS * plain.width
+    assert head.backbone.flops_per_token == plain.flops_per_token
     assert head.backbone.fingerprint != plain.fingerprint
 
 
