@@ -18,7 +18,7 @@ from charter.models.trained import Gate
 from charter.models.value_head import ValueHead
 from charter.records import Exchange, Turn, View
 from charter.training.dev_scores import DevLogits
-from charter.training.operating_point import ESCALATED, LOSS, MIXES, operating_point
+from charter.training.operating_point import LOSS, MIXES, operating_point, tried
 from charter.training.table import Table
 
 VIEWS: tuple[View, ...] = ("prompt", "exchange")
@@ -84,9 +84,10 @@ def test_the_threshold_is_the_highest_tried_that_keeps_the_recall(cascade: Casca
         full = found([*before, Gate(gate.mix)])
         assert full > 0.5
         assert found([*before, gate]) >= (1 - LOSS) * full
-        tried = np.quantile(logits.peaks(before, 1)[logits.ordinary, 0], [1 - share for share in ESCALATED])
-        assert gate.threshold in tried
-        assert all(found([*before, Gate(gate.mix, theta)]) < (1 - LOSS) * full for theta in tried if theta > gate.threshold)
+        thresholds = tried(logits.peaks(before, 1)[logits.ordinary, 0])
+        assert thresholds == sorted(thresholds, reverse=True)
+        assert gate.threshold in thresholds
+        assert all(found([*before, Gate(gate.mix, theta)]) < (1 - LOSS) * full for theta in thresholds if theta > gate.threshold)
         assert gate.read is not None
         assert gate.read == logits.read([*before, gate])
         assert 0 <= gate.read.value < 1

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charter.models.cascade import Cascade
 from charter.models.recalibrate import DevScores, Point, point, recall
@@ -65,6 +66,12 @@ def operating_point(
     return OperatingPoint(tuple(gates), chosen.temperature, chosen.offset, chosen.calibration, scores)
 
 
+def tried(ordinary: NDArray[np.float32]) -> list[float]:
+    """Escalation thresholds, the highest first: above all of these peaks [exchanges], then at their quantiles."""
+    above = np.nextafter(ordinary.max(), np.float32(np.inf))
+    return [float(above), *np.quantile(ordinary, [1 - share for share in reversed(ESCALATED)]).tolist()]
+
+
 def _escalating(logits: DevLogits, before: Sequence[Gate], gate: Gate, calibrated: Calibrated) -> Gate:
     """The gate with the largest threshold tried at which the recall, recalibrated, falls by at most LOSS of itself."""
     heads = len(logits.clauses)
@@ -77,7 +84,7 @@ def _escalating(logits: DevLogits, before: Sequence[Gate], gate: Gate, calibrate
     full = found(ALWAYS)
     if not full or not len(ordinary):  # nothing by which to choose
         return gate
-    for threshold in sorted(np.quantile(ordinary, [1 - share for share in ESCALATED]).tolist(), reverse=True):
+    for threshold in tried(ordinary):
         if found(threshold) >= (1 - LOSS) * full:
             return Gate(gate.mix, threshold, logits.read([*before, Gate(gate.mix, threshold)]))
     return gate
