@@ -21,7 +21,7 @@ from charter.models.backbone import Backbone, Encoder, Piece
 from charter.models.probe import WINDOW, Probe
 from charter.models.screen import Screen
 from charter.models.segments import Segmenter
-from charter.models.stage import ALWAYS, PRIOR, Source, Stage, StageTurn, along, escalated, mixed
+from charter.models.stage import ALWAYS, Source, Stage, StageTurn, along, escalated, mixed, out_of_the_prior
 from charter.models.value_head import ValueHead
 from charter.records import Exchange, Turn, View
 
@@ -198,7 +198,7 @@ class TurnScorer:
         share = np.minimum(1.0, (self._read + 1 + np.arange(len(z))) / WINDOW).astype(np.float32)
         share[np.repeat([p.text == "" for p in scored], [len(p.ids) for p in scored])] = 1.0
         self._read += len(z)
-        z = PRIOR + share[:, None] * (z - PRIOR)
+        z = out_of_the_prior(z, share)
         return Run(self._view, pieces, share, z, [z])
 
     def go_on(self, number: int, run: Run, source: Source) -> None:

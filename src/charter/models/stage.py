@@ -134,7 +134,7 @@ class StageTurn:
         self._scored = []
         own = own[len(own) - len(below) :]
         if self._gradual:
-            own = PRIOR + share[:, None] * (own - PRIOR)
+            own = out_of_the_prior(own, share)
         return np.where(reached[:, None], own, np.float32(PRIOR)).astype(np.float32)
 
 
@@ -142,6 +142,11 @@ def escalated(below: NDArray[np.float32], theta: float) -> NDArray[np.bool_]:
     """The tokens of a turn from the first one on whose overall logit reaches theta: bool [tokens]. What is no number reaches it."""
     reached: NDArray[np.bool_] = np.logical_or.accumulate(~(below[:, 0] < theta))
     return reached
+
+
+def out_of_the_prior(z: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits [tokens, heads] drawn towards the prior where they count in part: share [tokens]."""
+    return np.asarray(PRIOR + share[:, None] * (z - PRIOR), np.float32)
 
 
 def mixed(below: NDArray[np.float32], own: NDArray[np.float32], share: float) -> NDArray[np.float32]:
