@@ -32,7 +32,7 @@ def command(
     for day in (since, until):
         if day is not None and not DAY.fullmatch(day):
             raise DataError(f"{day!r} is no day; write it as 2026-11-21")
-    marks = [(name, side) for name, _, side in (pair.partition("=") for pair in mark or ())]
+    marks = [(name, decision) for name, _, decision in (pair.partition("=") for pair in mark or ())]
     store = open_store(db)
     chosen = query.Chosen(since, until, clause)
     try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Budget = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused.")]
 NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same for near misses (the permitted clauses' own examples).")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Drives every draw: the same seed gives the same figures and files.")]
-UNITS = 256
+UNITS = 128
 """training.hidden.UNITS, which can't be imported here without torch; a test holds the two together."""
 Loss = Literal["softmax", "bce", "cummax", "annealed"]
 ProbeLoss = Annotated[
@@ -71,6 +71,8 @@ def options(
     Raises:
         DataError: the balanced point's budget is less than the guard's own.
     """
+    from dataclasses import replace
+
     from charter.guard.recalibrate import check_balanced
     from charter.training.train import Options
     from charter.training.value_head import Options as HeadOptions
@@ -79,8 +81,8 @@ def options(
     own = None
     if head:
         depth, blocks, rank, epochs, lr = head
-        # The next-token loss needs the model's last block.
-        own = HeadOptions(depth=depth, blocks=blocks, rank=rank, epochs=epochs, lr=lr, **({} if depth is None else {"next_token": 0.0}))
+        own = HeadOptions(depth=depth, blocks=blocks, rank=rank, epochs=epochs, lr=lr)
+        own = own if depth is None else replace(own, next_token=0.0)  # that loss needs the model's last block
     return Options(
         budget, near_miss_budget, backbone, units=units, seed=seed, loss=loss, balanced_budget=balanced_budget,
         screen_first=screen_first, value_head=own,

@@ -35,9 +35,10 @@ class Observer:
         with anyio.move_on_after(LAST_S):
             while self.metrics is not None and self.metrics.open:
                 await anyio.sleep(0.01)
-        for closed in (self.audit, self.spans):
-            if closed is not None:
-                await anyio.to_thread.run_sync(closed.close)
+        if self.audit is not None:
+            await anyio.to_thread.run_sync(self.audit.close)
+        if self.spans is not None:
+            await anyio.to_thread.run_sync(self.spans.close)
 
     def found(self, finding: Finding) -> None:
         """A verdict and its action are known."""

@@ -74,4 +74,6 @@ def _ratio(name: str, counts: NDArray[np.float64]) -> NDArray[np.float64]:
     above, below = {"f1": (2 * found, 2 * found + false + missed), "precision": (found, found + false), "recall": (found, found + missed)}[
         name
     ]
-    return np.divide(above, below, out=np.full(len(counts), np.nan), where=below > 0)
+    out = np.full(len(counts), np.nan)
+    np.divide(above, below, out=out, where=below > 0)
+    return out

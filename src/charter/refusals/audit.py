@@ -6,7 +6,7 @@ The guard's blocks, the model's own refusals and its incapacity are kept apart: 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +93,7 @@ def judge(row: Row, classifier: Classifier) -> Judged:
     return Judged(row, finding.did, finding)
 
 
-async def ask(chat: Chat, prompts: Iterable[Row], max_tokens: int, seed: int, limit: int, progress: Progress = quiet) -> AsyncIterator[Row]:
+async def ask(chat: Chat, prompts: Iterable[Row], max_tokens: int, seed: int, limit: int, progress: Progress = quiet) -> AsyncGenerator[Row]:
     """The prompts with the replies of a live endpoint, in order, `limit` at once. A call that gets nothing leaves its row without a reply.
 
     Raises:

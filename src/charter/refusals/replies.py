@@ -111,17 +111,17 @@ def _answer(rng: Random, parts: Mapping[str, list[str]], _: Sequence[Reply], ans
 
 def _refusal(rng: Random, parts: Mapping[str, list[str]], refusals: Sequence[Reply], _: Sequence[Reply]) -> Reply:
     """A refusal among lectures, or lectures in place of one, with other help offered at the end."""
-    lectures = rng.sample(parts["lectures"], rng.choice((1, 2, 3, 5)))
+    lectures = rng.sample(parts["lectures"], rng.choice((1, 2, 4, 8)))
     if rng.random() < 0.7:
         lectures.insert(int(rng.random() < 0.2), rng.choice(refusals).text)
-    said = [*lectures, *rng.sample(parts["alternatives"], rng.choice((0, 1, 2, 3)))]
+    said = [*lectures, *rng.sample(parts["alternatives"], rng.choice((0, 1, 2, 4)))]
     return Reply(_joined(rng, said), "refused", None, by="composed")
 
 
 def _turned(rng: Random, parts: Mapping[str, list[str]], refusals: Sequence[Reply], answers: Sequence[Reply]) -> Reply:
     """A refusal that goes over into an answer."""
     one = rng.choice(refusals)
-    said = [one.text, rng.choice(parts["bridges"]), *(rng.choice(answers).text for _ in range(rng.choice((1, 2))))]
+    said = [one.text, rng.choice(parts["bridges"]), *(rng.choice(answers).text for _ in range(rng.choice((1, 1, 2))))]
     return Reply(_joined(rng, said), "partly", one.why, by="composed")
 
 

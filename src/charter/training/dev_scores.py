@@ -18,7 +18,8 @@ from charter.models.calibrate import NEAR_MISS
 from charter.models.cascade import Cascade
 from charter.models.probe import WINDOW
 from charter.models.recalibrate import DevScores
-from charter.models.stage import PRIOR, escalated, mixed
+from charter.models.screen import Screen
+from charter.models.stage import PRIOR, Reader, escalated, mixed
 from charter.models.trained import Gate
 from charter.records import View
 from charter.statistics import Interval, absent, ratio
@@ -73,7 +74,7 @@ class DevLogits:
     def ordinary(self) -> NDArray[np.bool_]:
         """[exchanges]: harmless, and no near miss."""
         near = [name.startswith(NEAR_MISS) and name not in self.dev.ordinary for name in self.dev.slices]
-        return (self.dev.labels[:, 0] < 0.5) & ~np.array(near, bool)
+        return np.asarray((self.dev.labels[:, 0] < 0.5) & ~np.array(near, bool))
 
     def _passed(self, gates: Sequence[Gate], heads: int | None) -> Iterator[tuple[int, int, NDArray[np.float32], bool]]:
         """Each turn's row and end, its logits after these stages, and whether the last of them was asked."""
@@ -126,7 +127,7 @@ def _digest(cascade: Cascade, dev: Table) -> str:
     sha = hashlib.sha256(repr((view, PRIOR, WINDOW)).encode())
     for stage in cascade.stages:
         sha.update(repr((stage.backbone.fingerprint, stage.backbone.dtype, stage.backbone.layers)).encode())
-    scorers = [cascade.probe, cascade.screen, *([cascade.head.reader] if cascade.head else [])]
+    scorers: list[Screen | Reader] = [cascade.probe, cascade.screen, *([cascade.head.reader] if cascade.head else [])]
     for scorer in scorers:
         sha.update(scorer.weights[view].tobytes() + scorer.biases[view].tobytes())
     if hidden := cascade.probe.hidden.get(view):

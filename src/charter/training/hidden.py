@@ -18,7 +18,7 @@ from charter.training.activations import Windows
 from charter.training.losses import softmax_weighted
 from charter.training.probe import moments
 
-UNITS = 256
+UNITS = 128
 DROPOUT = 0.5
 """Of units; of inputs half as much. 0.7 and more epochs changed nothing beyond noise (docs/decisions/009)."""
 EPOCHS = 6

@@ -33,10 +33,9 @@ class Choice:
 
 
 def candidates(layers: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Layer sets to try: every other of those read, the upper two thirds, the same thinned, and a single one."""
+    """Layer sets to try: the upper two thirds of those read, and a single one."""
     everything = tuple(layers)
-    upper = everything[round(len(everything) * 0.35) :]
-    yield from dict.fromkeys((everything[1::2] or everything, upper, upper[::2], everything[len(everything) * 3 // 4 :][:1]))
+    yield from dict.fromkeys((everything[round(len(everything) * 0.35) :], everything[len(everything) * 3 // 4 :][:1]))
 
 
 def choose(windows: Windows, table: Table, layers: Sequence[int], progress: Callable[[str, int, int], None]) -> Choice:

@@ -49,8 +49,8 @@ class Tokens:
             skip: scored tokens left out at the beginning of each exchange, the last one excepted.
         """
         firsts = np.flatnonzero(np.diff(self.owner, prepend=-1))
-        before = np.cumsum(self.scored) - self.scored
-        place = before - before[firsts][self.owner]
+        before: NDArray[np.int64] = np.cumsum(self.scored) - self.scored
+        place: NDArray[np.int64] = before - before[firsts][self.owner]
         keep = (self.scored & (place >= skip)) | (marks & ~self.scored)
         keep[np.append(firsts[1:], len(self.owner)) - 1] = True
         rows = np.flatnonzero(keep)
