@@ -154,3 +154,30 @@ def test_no_data_is_an_error_and_never_zero(labels: list[bool]) -> None:
         with pytest.raises(NoData):
             proportion(0, 0)
     assert s.absent(len(labels)).as_dict() == {"value": None, "low": None, "high": None, "n": len(labels)}
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=30), st.integers(0, 99))
+def test_a_ratio_weighs_items_by_their_size_and_its_interval_holds_it(pairs: list[tuple[int, int]], seed: int) -> None:
+    parts, wholes = [min(a, b) for a, b in pairs], [b for _, b in pairs]
+    found = s.ratio(parts, wholes, seed)
+    assert found.value == pytest.approx(sum(parts) / sum(wholes))
+    assert found.n == len(pairs)
+    assert 0 <= found.low <= found.high <= 1
+    assert found == s.ratio(parts, wholes, seed)
+    if len(set(pairs)) == 1:
+        assert found.low == pytest.approx(found.high)
+
+
+def test_a_ratios_interval_is_the_normal_one_where_items_are_many() -> None:
+    rng = np.random.default_rng(0)
+    wholes = rng.integers(5, 50, 4_000)
+    parts = wholes * (rng.random(4_000) < 0.1)
+    found = s.ratio(parts, wholes, 1, draws=2_000)
+    error = (np.var(parts - found.value * wholes) / 4_000) ** 0.5 / wholes.mean()
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_a_ratio_of_nothing_is_an_error() -> None:
+    for parts, wholes in (([], []), ([0], [0])):
+        with pytest.raises(NoData):
+            s.ratio(parts, wholes, 0)

@@ -142,6 +142,21 @@ def bootstrap(
     return Interval(float(figure(y, s)), float(low), float(high), len(y))
 
 
+def ratio(parts: ArrayLike, wholes: ArrayLike, seed: int, draws: int = 500) -> Interval:
+    """sum(parts) / sum(wholes) with its percentile interval over resampled items; n is the number of items.
+
+    Raises:
+        NoData: there is no item, or the wholes are nothing.
+    """
+    a, b = np.asarray(parts, np.float64), np.asarray(wholes, np.float64)
+    if not len(a) or not b.sum():
+        raise NoData("a ratio needs at least one item")
+    picked = np.random.default_rng(seed).integers(0, len(a), (draws, len(a)))
+    samples = a[picked].sum(1) / np.maximum(b[picked].sum(1), np.finfo(float).tiny)
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(a.sum() / b.sum()), float(low), float(high), len(a))
+
+
 class _Groups:
     """Items by group, and the groups by what they hold: positives, both, negatives."""
 

@@ -61,6 +61,7 @@ def test_other_budgets_are_told_and_kept(tmp_path: Path) -> None:
         (("guard", "--check", "t.jsonl", "--budget", "0.1"), "--check changes nothing"),
         (("guard", "--check", "missing.jsonl"), "no such file of traffic"),
         (("guard", "--budget", "0.01", "--clause", "locks=0.3"), "lower the clauses' budgets"),
+        (("guard", "--balanced-budget", "0.01"), "the balanced point's budget of 1.00% is less than the guard's own, 5.00%"),
     ],
 )
 def test_a_mistake_gets_a_sentence_and_exit_code_2(arguments: tuple[str, ...], mend: str, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def test_init_never_writes_over_a_file(tmp_path: Path) -> None:
         (("synthesize", "general", "--out", "d", "--seed", "-1"), "--seed"),
         (("synthesize", "general", "--out", "own.yaml/d"), "can't be written"),
         (("build", "general", "--out", "g", "--budget", "2"), "--budget"),
+        (("train", "nowhere", "--out", "g", "--budget", "0.2", "--balanced-budget", "0.1"), "less than the guard's own, 20.00%"),
+        (("score", "nowhere", "--point", "loud"), "loud"),
     ],
 )
 def test_a_mistake_gets_a_sentence_and_exit_code_2(arguments: tuple[str, ...], mend: str, tmp_path: Path) -> None:

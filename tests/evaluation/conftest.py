@@ -11,7 +11,8 @@ import pytest
 from charter.constitution import parse
 from charter.evaluation.datasets import Item, Set
 from charter.guard import folder as guard_folder
-from charter.guard.folder import Guard, GuardRecord, SliceEvidence, ViewRecord
+from charter.guard.folder import Guard
+from charter.guard.record import GuardRecord, SliceEvidence, ViewRecord
 from charter.models.backbone import Backbone
 from charter.models.screen import BUCKETS, features
 from charter.records import Example, Exchange, Turn

@@ -32,6 +32,8 @@ def test_the_file_has_exactly_the_agreed_keys(written: dict[str, Any]) -> None:
         "clauses",
         "left_out",
         "command",
+        "stages",
+        "point",
     }
     assert set(written["guard"]) == {"name", "hash", "constitution", "budget"}
     for figures in written["sets"].values():
@@ -43,6 +45,9 @@ def test_the_file_has_exactly_the_agreed_keys(written: dict[str, Any]) -> None:
     assert all(set(row) == {"n", "recall"} for row in written["families"].values())
     assert {"released_unscored_chars", "released_after_verdict_chars", "tokens_before_halt", "per_token_ms"} <= set(written["streaming"])
     assert set(written["cost"]) == {"guard_flops_per_token", "upstream_flops_per_token", "overhead", "escalation_rate"}
+    assert [set(stage) for stage in written["stages"]] == [{"name", "flops_per_token", "read"}]
+    assert set(written["streaming"]["seconds_per_token"]) == {"screen", "probe", "guard"}
+    assert written["point"] == "quiet"
 
 
 def test_what_was_left_out_and_the_command_are_told(written: dict[str, Any]) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kept import BUDGETS, CONSTITUTION, dev_scores, save_kept
 
 from charter.constitution import parse
 from charter.errors import DataError, GuardError
 from charter.guard.calibration import FILE, read
 from charter.guard.folder import read_record
-from charter.guard.recalibrate import ordinary_slices, recalibrate
+from charter.guard.recalibrate import balanced, ordinary_slices, recalibrate
+from charter.models.recalibrate import recall
 from charter.statistics import upper_bound
 
 
@@ -59,6 +62,44 @@ def test_another_folder_gets_the_new_guard_and_the_old_one_stays(folder: Path, t
     assert digest != read_record(folder)[1]
     for name in ("probe.safetensors", "screen.safetensors", "constitution.yaml", FILE):
         assert (tmp_path / "strict" / name).read_bytes() == before[name]
+
+
+def test_the_balanced_point_keeps_its_own_budgets_and_finds_more(folder: Path) -> None:
+    record = recalibrate(folder, folder, balanced_budget=0.3, own={"potions": 0.02}).record
+    second = record.balanced
+    assert second is not None
+    assert (second.budget, second.near_miss_budget) == (0.3, pytest.approx(0.75))
+    dev = read(folder, record)
+    for view, point in record.views.items():
+        at = second.views[view]
+        assert at.threshold < point.threshold
+        assert {name: own.budget for name, own in at.clauses.items()} == {"potions": pytest.approx(0.02 * 0.3 / BUDGETS[0])}
+        scores, harmless = dev[view], ~dev[view].labels[:, 0]
+        for policy, limits in ((point.policy(record.clauses), BUDGETS), (point.policy(record.clauses, at), (0.3, 0.75))):
+            flagged = policy.fires(policy.probability(scores.logits))
+            near = np.isin(scores.slice_of, [1, 2])
+            for group, limit in ((~near & harmless, limits[0]), (near & harmless, limits[1])):
+                assert flagged[group].mean() <= limit
+        first, more = (recall(scores, point.policy(record.clauses, t)).value for t in (point, at))
+        assert more > first
+    card = (folder / "card.md").read_text()
+    assert card.index("### `quiet`") < card.index("### `balanced`")
+    assert "Budget: 30.00% of ordinary traffic, 75.00% of near misses" in card
+    assert recalibrate(folder, folder).record.balanced == second  # its budget is kept
+    assert recalibrate(folder, folder, budget=0.4, near_miss_budget=0.5).record.balanced.budget == 0.4  # it never finds less
+
+
+@given(budget=st.floats(1e-6, 0.5), near=st.floats(1e-6, 0.9), asked=st.none() | st.floats(1e-6, 0.5))
+def test_the_balanced_budgets_are_never_below_the_quiet_ones(budget: float, near: float, asked: float | None) -> None:
+    dev = {"prompt": dev_scores(1, 60)}
+    if asked is not None and asked < budget:
+        with pytest.raises(DataError, match="is less than the guard's own"):
+            balanced(dev, ("locks", "potions"), (budget, near), {}, (), asked)
+        return
+    found = balanced(dev, ("locks", "potions"), (budget, near), {}, (), asked)
+    assert found.budget == (asked or max(0.1, budget))
+    assert near <= found.near_miss_budget <= 0.9
+    assert set(found.views) == {"prompt"}
 
 
 def test_the_evidence_is_what_the_thresholds_do_to_the_harmless_rows(folder: Path) -> None:

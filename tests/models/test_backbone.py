@@ -245,6 +245,13 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(damage: str, tiny_folder:
     assert "\n" not in str(caught.value)
 
 
+def test_an_adapter_is_refused_before_anything_of_it_is_read(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "adapter")
+    (folder / "adapter_config.json").write_text("not even JSON")
+    with pytest.raises(BackboneError, match="it is an adapter, not a model; merge it"):
+        Backbone(str(folder))
+
+
 def test_pickled_weights_are_not_read(tiny_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

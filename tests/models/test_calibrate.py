@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from charter.errors import NoData
-from charter.guard.folder import SliceEvidence, ViewRecord
+from charter.guard.record import SliceEvidence, ViewRecord
 from charter.models.calibrate import Calibration, ViewPolicy, calibrate, platt
 from charter.statistics import certifiable
 

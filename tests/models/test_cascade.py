@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from charter.errors import BackboneError
 from charter.models.backbone import Backbone
-from charter.models.cascade import BATCH_TOKENS, PRIOR, Cascade, Score, TurnScorer
+from charter.models.cascade import BATCH_TOKENS, Cascade, Score
 from charter.models.probe import WINDOW, Probe
 from charter.models.segments import LONGEST, cut
+from charter.models.stage import PRIOR
 from charter.records import Exchange, Turn, View
 
 VIEWS: tuple[View, ...] = ("prompt", "exchange")
@@ -164,11 +165,12 @@ def test_each_turn_has_its_texts_its_closing_mark_and_a_score_for_every_token(
 
 def test_a_turn_begins_near_the_prior_and_its_closing_mark_counts_in_full(random_cascade: Cascade) -> None:
     scores = _streamed(random_cascade, PROMPT, ["Yes, "])
-    scorer, backbone = TurnScorer(random_cascade, "exchange"), random_cascade.backbone
+    backbone = random_cascade.backbone
     prompt = [i for p in backbone.encoder.turn(PROMPT[0]) for i in p.ids]
     pieces = backbone.encoder.turn(Turn("assistant", "Yes, "))
     states = backbone.batch([[*prompt, *(i for p in pieces for i in p.ids)]])[0, len(prompt) :]
-    probe, screen, _ = scorer.apart(pieces, states)
+    probe = random_cascade.probe.turn("exchange").push(states[-len(scores) :])
+    screen = random_cascade.screen.turn("exchange").feed([p for p in pieces if p.text is not None])
     full = 0.6 * probe + 0.4 * screen
     for number, (score, z) in enumerate(zip(scores, full, strict=True)):
         share = 1.0 if score.text == "" and number == len(scores) - 1 else (number + 1) / WINDOW

@@ -8,7 +8,9 @@ import numpy as np
 
 from charter.constitution import parse
 from charter.guard.calibration import tensors
-from charter.guard.folder import GuardRecord, SliceEvidence, ViewRecord, save
+from charter.guard.folder import save
+from charter.guard.recalibrate import balanced
+from charter.guard.record import GuardRecord, SliceEvidence, ViewRecord
 from charter.models.recalibrate import DevScores, point
 
 CLAUSES = ("locks", "potions")
@@ -50,7 +52,7 @@ def save_kept(folder: Path, keep: bool = True) -> Path:
     record = GuardRecord(
         name=folder.name, constitution="three-clauses", constitution_hash=parse(CONSTITUTION, "x").hash, budget=BUDGETS[0],
         near_miss_budget=BUDGETS[1], seed=0, backbone="embedded", backbone_fingerprint="none", layers=[2], clauses=list(CLAUSES), views=views,
-        n_examples={"prompt dev": 900},
+        n_examples={"prompt dev": 900}, balanced=balanced(dev, CLAUSES, BUDGETS, {}, {"permitted:gardens"}) if keep else None,  # type: ignore[arg-type]
     )  # fmt: skip
     arrays = {stem: {"prompt.bias": np.arange(3, dtype=np.float32)} for stem in ("probe", "screen")}
     if keep:

@@ -1,4 +1,4 @@
-"""The dev split's scores are what serving gives: running maxima of every head, for any mix, in the table's order."""
+"""The dev split's scores are what serving gives: running maxima of every head, for any gate, in the table's order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from charter.models.cascade import Cascade
+from charter.models.trained import Gate
 from charter.records import Exchange, Turn, View
-from charter.training.dev_scores import dev_scores, kept_peaks, peaks
+from charter.training.dev_scores import DevLogits, dev_scores
 from charter.training.table import Table
 
+VIEWS: tuple[View, ...] = ("prompt", "exchange")
 EXCHANGES = [
     Exchange("a", (Turn("user", "How do locks work, and what is in a potion of love? Tell me all of it."),)),
     Exchange("b", (Turn("user", "Hi"),)),
@@ -28,17 +30,43 @@ def table(view: View, exchanges: list[Exchange]) -> Table:
 
 
 @pytest.mark.parametrize(("view", "rows"), [("prompt", [0, 1]), ("exchange", [2])])
-def test_peaks_are_the_highest_served_logits_of_every_head_and_mix(random_cascade: Cascade, view: View, rows: list[int]) -> None:
+@pytest.mark.parametrize("gate", [Gate(0.3), Gate(1.0), Gate(0.4, -3.9), Gate(0.7, 1e6)])
+def test_peaks_are_the_highest_served_logits_of_every_head_whatever_the_gate(
+    random_cascade: Cascade, view: View, rows: list[int], gate: Gate, tmp_path: Path
+) -> None:
     exchanges = [EXCHANGES[n] for n in rows]
-    mixes = (0.3, 1.0)
-    found = peaks(random_cascade, table(view, exchanges), mixes, lambda *_: None)
-    assert found.shape == (2, len(rows), 3)
-    for mix, values in zip(mixes, found, strict=True):
-        served = replace(random_cascade, mix=dict.fromkeys(("prompt", "exchange"), mix))
-        for row, scored in zip(values, served.batch(exchanges), strict=True):
-            logits = scored.logits(view)
-            assert logits is not None
-            np.testing.assert_allclose(row, logits.max(0), atol=1e-4)
+    logits = DevLogits(random_cascade, table(view, exchanges), tmp_path, lambda *_: None)
+    served = replace(random_cascade, mix=dict.fromkeys(VIEWS, gate.mix), escalate=dict.fromkeys(VIEWS, gate.threshold))
+    scored = list(served.batch(exchanges))
+    found = logits.scores([gate]).logits
+    assert found.shape == (len(rows), 3)
+    np.testing.assert_allclose(found, [s.logits(view).max(0) for s in scored], atol=1e-4)
+    np.testing.assert_array_equal(logits.peaks([gate], 1), found[:, :1])
+    np.testing.assert_allclose(logits.peaks([]), [_screen_alone(random_cascade, e, view) for e in exchanges], atol=1e-5)
+
+
+def _screen_alone(cascade: Cascade, exchange: Exchange, view: View) -> np.ndarray:
+    (runs,) = cascade.apart([exchange])
+    return np.concatenate([run.apart[0] for run in runs if run.view == view]).max(0)
+
+
+def test_what_a_gate_reads_is_what_the_cascade_reads_of_ordinary_traffic(random_cascade: Cascade, tmp_path: Path) -> None:
+    """Row 0 is restricted, so rows 1 and on count; the second of them is of a slice of near misses."""
+    exchanges = [
+        Exchange(str(n), (Turn("user", text),)) for n, text in enumerate(["a b", "Hello there.", "Now a lock.", "Potions? " * 9, "x"])
+    ]
+    own = replace(table("prompt", exchanges), slices=["chat", "chat", "permitted:locksmiths", "chat", "chat"])
+    logits = DevLogits(random_cascade, own, tmp_path, lambda *_: None)
+    assert logits.ordinary.tolist() == [False, True, False, True, True]
+    assert DevLogits(random_cascade, replace(own, ordinary=frozenset({"permitted:locksmiths"})), tmp_path, lambda *_: None).ordinary[2]
+    peaks = logits.peaks([], 1)[logits.ordinary, 0]
+    theta = float(np.sort(peaks)[1:].mean())
+    served = list(replace(random_cascade, escalate=dict.fromkeys(VIEWS, theta)).batch([exchanges[n] for n in (1, 3, 4)]))
+    found = logits.read([Gate(0.5, theta)])
+    assert found.n == 3
+    assert found.value == pytest.approx(sum(s.read[0] for s in served) / sum(s.tokens for s in served))
+    assert 0 < found.value < 1
+    assert logits.read([Gate(0.5)]).value == 1.0
 
 
 def test_labels_go_to_the_heads_of_the_guard_and_slices_are_counted() -> None:
@@ -48,12 +76,14 @@ def test_labels_go_to_the_heads_of_the_guard_and_slices_are_counted() -> None:
     assert found.slice_of.dtype == np.int32
 
 
-def test_kept_peaks_are_those_of_the_same_scorers_and_texts_only(random_cascade: Cascade, tmp_path: Path) -> None:
+def test_kept_logits_are_those_of_the_same_scorers_and_texts_only(random_cascade: Cascade, tmp_path: Path) -> None:
     steps: list[int] = []
 
     def kept(cascade: Cascade, exchanges: list[Exchange]) -> np.ndarray:
         steps.clear()
-        return kept_peaks(cascade, table("prompt", exchanges), (0.5,), tmp_path, lambda _, done, __: steps.append(done))
+        logits = DevLogits(cascade, table("prompt", exchanges), tmp_path, lambda _, done, __: steps.append(done))
+        assert logits.read([Gate(0.5)]).value == 1.0
+        return logits.peaks([Gate(0.5)])
 
     first = kept(random_cascade, EXCHANGES[:2])
     assert steps == [1, 2]
@@ -66,8 +96,9 @@ def test_kept_peaks_are_those_of_the_same_scorers_and_texts_only(random_cascade:
     kept(replace(random_cascade, probe=replace(random_cascade.probe, weights=weights)), EXCHANGES[:2])
     assert steps
 
-    for file in tmp_path.glob("peaks-*.npy"):
-        file.write_bytes(file.read_bytes()[:40])
-    np.testing.assert_array_equal(kept(random_cascade, EXCHANGES[:2]), first)
-    assert steps  # damaged files are made anew
+    for kind in ("f32", "npy"):
+        for file in tmp_path.glob(f"dev-*.{kind}"):
+            file.write_bytes(file.read_bytes()[:40])
+        np.testing.assert_array_equal(kept(random_cascade, EXCHANGES[:2]), first)
+        assert steps  # damaged files are made anew
     assert not list(tmp_path.glob("*.part"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +13,13 @@ import pytest
 
 from charter.constitution import Constitution, parse
 from charter.guard.calibration import read
-from charter.guard.folder import load
+from charter.guard.folder import HEAD, load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
 from charter.records import Example, Exchange, Split, Turn, read_examples, write_examples
 from charter.training.dev_scores import score_dev
 from charter.training.train import Options, train
+from charter.training.value_head import Options as HeadOptions
 
 TEXT = """
 name: gardens
@@ -129,6 +132,56 @@ def test_the_kept_dev_scores_give_the_same_guard_and_are_what_its_scorers_give(g
         np.testing.assert_array_equal(fresh.labels, kept.labels)
         np.testing.assert_array_equal(fresh.slice_of, kept.slice_of)
         assert fresh.names == kept.names
+
+
+@pytest.fixture(scope="module")
+def roomy(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model with room for these exchanges."""
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("roomy") / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
+    return str(folder)
+
+
+def test_a_guard_with_a_value_head_is_what_was_calibrated_and_is_the_same_every_time(
+    roomy: str, data: Path, constitution: Constitution, tmp_path: Path
+) -> None:
+    head = HeadOptions(blocks=1, rank=2, epochs=1, next_token=0.0, precision="fp32", lr=1e-2)
+    options = Options(depth=1.0, budget=0.05, backbone=roomy, cache=tmp_path / "cache", screen_first=True, value_head=head)
+    said: list[str] = []
+    trained = train(data, constitution, options, lambda name, *_: said.append(name))
+    assert said.count("value head") > 1
+    pack(trained, constitution, tmp_path / "guard")
+    assert (tmp_path / "guard" / HEAD).is_file()
+    guard = load(tmp_path / "guard")
+    assert [stage.escalate for stage in guard.cascade.stages] == [stage.escalate for stage in trained.cascade.stages]
+    for view, fresh in score_dev(guard.cascade, data, guard.constitution).items():
+        np.testing.assert_allclose(fresh.logits, trained.points[view].dev.logits, atol=2e-2)  # bfloat16 where the processor has it
+    again = train(data, constitution, options)  # from the cache: the run is over
+    pack(again, constitution, tmp_path / "again" / "guard")
+    recalibrate(tmp_path / "guard", tmp_path / "moved" / "guard")
+    for file in sorted((tmp_path / "guard").iterdir()):
+        for other in ("again", "moved"):
+            assert file.read_bytes() == (tmp_path / other / "guard" / file.name).read_bytes(), (other, file.name)
+
+
+def test_rounds_take_a_guard_with_a_value_head_whole_or_not_at_all(
+    roomy: str, data: Path, constitution: Constitution, tmp_path: Path
+) -> None:
+    head = HeadOptions(blocks=1, rank=2, epochs=1, next_token=0.0, precision="fp32", lr=1e-2)
+    options = Options(depth=1.0, backbone=roomy, cache=tmp_path / "cache", value_head=head)
+    first = train(data, constitution, options)
+    said: list[str] = []
+    same = train(data, constitution, options, lambda name, *_: said.append(name), first)
+    assert same.points == first.points
+    assert same.head is first.head
+    assert "value head" not in said
+    base = next(e for e in read_examples(data) if e.reply_restricted is None and e.split == "train")
+    added = tmp_path / "redteam-1.parquet"
+    write_examples(added, [replace(base, id="r0", turns=(Turn("user", base.turns[0].content.upper()),), teacher="redteam:1")])
+    train([data / "examples.parquet", added], constitution, options, lambda name, *_: said.append(name), first)
+    assert "value head" in said
+    assert any("exchange" in name for name in said)
 
 
 def test_the_card_says_that_a_small_dev_split_certifies_nothing(guard_folder: Path) -> None:

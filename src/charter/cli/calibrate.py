@@ -24,6 +24,9 @@ def command(
         typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused; as it is if left out."),
     ] = None,
     near_miss_budget: Annotated[float | None, typer.Option(min=1e-6, max=0.9, help="The same for near misses.")] = None,
+    balanced_budget: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.5, help="Budget of the balanced operating point; as it is if left out.")
+    ] = None,
     clause: Annotated[
         list[str] | None,
         typer.Option(help="CLAUSE=BUDGET: flag by this clause's score alone too, within a budget of its own; 0 ends it. Can be repeated."),
@@ -39,11 +42,11 @@ def command(
     from charter.errors import DataError
 
     if check is not None:
-        if clause or any(given is not None for given in (budget, near_miss_budget, data, out)):
+        if clause or any(given is not None for given in (budget, near_miss_budget, balanced_budget, data, out)):
             raise DataError("--check changes nothing, so it goes with no other option than --json")
         _check(guard, check, as_json)
     else:
-        _move(guard, out or guard, budget, near_miss_budget, budgets(clause or ()), data, as_json)
+        _move(guard, out or guard, (budget, near_miss_budget, balanced_budget), budgets(clause or ()), data, as_json)
 
 
 def budgets(given: Sequence[str]) -> dict[str, float]:
@@ -66,17 +69,23 @@ def budgets(given: Sequence[str]) -> dict[str, float]:
 
 
 def _move(
-    guard: Path, out: Path, budget: float | None, near_miss_budget: float | None, own: Mapping[str, float], data: Path | None, as_json: bool
-) -> None:
+    guard: Path, out: Path, wanted: tuple[float | None, float | None, float | None], own: Mapping[str, float], data: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     from charter.guard.recalibrate import recalibrate
 
     fresh = _scored(guard, data, as_json) if data else None
-    found = recalibrate(guard, out, budget, near_miss_budget, own, fresh)
+    budget, near_miss_budget, balanced_budget = wanted
+    found = recalibrate(guard, out, budget, near_miss_budget, own, fresh, balanced_budget)
     if as_json:
-        typer.echo(json.dumps({view: point.model_dump(exclude={"slices"}) for view, point in found.record.views.items()}))
+        points = {view: point.model_dump(exclude={"slices"}) for view, point in found.record.views.items()}
+        typer.echo(json.dumps({**points, "balanced": found.record.balanced and found.record.balanced.model_dump()}))
         return
     for line in lines(found):
         typer.echo(line)
+    if found.record.balanced:
+        for view, at in found.record.balanced.views.items():
+            typer.echo(f"balanced, {view}: flags from {at.threshold:.3f}. {at.sentence}", err=True)
     typer.echo(f"guard: {out}", err=True)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from charter.cli.point import Point
 from charter.cli.train import Seed
 
 
@@ -21,6 +22,7 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Rows of each set, drawn by the seed; all if left out.")] = None,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json.")] = False,
+    point: Point = "quiet",
 ) -> None:
     """Measure a guard on labelled data. A killed run goes on where it stopped."""
     from charter.cli.progress import stages
@@ -33,7 +35,7 @@ def command(
     data, out = data or guard.parent, out or guard.parent
     sets = from_examples(read_examples(data)) if (data / "examples.parquet").is_file() else load_folder(data)
     sets = sample(sets, limit, seed) if limit else sets
-    loaded = load(guard)
+    loaded = load(guard, point=point)
     total, done = sum(len(s.items) for s in sets), 0
     with stages(quiet=as_json) as step:
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from charter.redteam.ledger import Round
     from charter.statistics import Interval
+    from charter.training.train import Options as Training
 
 Rounds = Annotated[
     int, typer.Option(min=0, max=50, help="Red-team rounds: attack the guard, train on what gets through, measure on held-out families.")
@@ -25,7 +26,7 @@ def none(data: Path) -> None:
     set_aside(data, 0)
 
 
-def run(data: Path, out: Path, rounds: int, budget: float, near_miss_budget: float, backbone: str, seed: int) -> None:
+def run(data: Path, out: Path, rounds: int, training: Training) -> None:
     """Train in rounds. What an earlier run with more rounds added is set aside, so that the data folder gives the guard again."""
     from charter import __version__
     from charter.cli import train
@@ -35,11 +36,9 @@ def run(data: Path, out: Path, rounds: int, budget: float, near_miss_budget: flo
     from charter.redteam.arsenal import arsenal, held_out_of
     from charter.redteam.guarded import reopener, trainer
     from charter.redteam.rounds import Options, run
-    from charter.training.train import Options as Training
 
     constitution = load(data / "constitution.yaml")
-    training = Training(budget, near_miss_budget, backbone, seed=seed)
-    options = Options(rounds, seed, trained_with=f"{__version__} {training}")
+    options = Options(rounds, training.seed, trained_with=f"{__version__} {training}")
     with stages() as step:
         ledger = run(
             data, constitution, trainer(constitution, training, out, step), arsenal(held_out_of(data)), options,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charter.cli.point import Point
+
 if TYPE_CHECKING:
     from charter.guard.folder import Guard
     from charter.models.cascade import Scored
@@ -23,6 +25,7 @@ def command(
     ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Print every token with its score.")] = False,
     mode: Annotated[str, typer.Option(help="enforce, or shadow: verdicts without blocks.")] = "enforce",
+    point: Point = "quiet",
 ) -> None:
     """Score exchanges: a conversation that ends in a reply is judged by its reply, else by its prompt."""
     from charter.errors import DataError
@@ -30,7 +33,7 @@ def command(
 
     if mode not in ("enforce", "shadow"):
         raise DataError(f"--mode is `enforce` or `shadow`, not {mode!r}")
-    loaded = load(guard)
+    loaded = load(guard, point=point)
     for scored, verdict in loaded.score(exchanges(file)):
         typer.echo(json.dumps(_line(loaded, scored, verdict, mode, tokens), ensure_ascii=False))
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from charter.cli.point import Point
+
 
 def command(
     guard: Annotated[Path, typer.Argument(help="A guard's folder, or the name of a shipped guard: general.")],
@@ -31,6 +33,7 @@ def command(
         int, typer.Option(min=1, help="Guard sessions open at once, and calls of LiteLLM's that are remembered.")
     ] = 128,
     max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
+    point: Point = "quiet",
     audit: Annotated[str, typer.Option(help="Audit log: an SQLite file, postgresql://HOST/NAME, or `none`.")] = "charter-audit.db",
     log_content: Annotated[bool, typer.Option("--log-content", help="Keep what was said in the audit log too.")] = False,
     retain_days: Annotated[float | None, typer.Option(help="Delete verdicts that are older; keep all if left out.")] = None,
@@ -46,7 +49,7 @@ def command(
     from charter.gateway.spans import open_spans
     from charter.guard.folder import load
 
-    loaded = replace(load(guard), lookahead=lookahead)
+    loaded = replace(load(guard, point=point), lookahead=lookahead)
     with ExitStack() as stack:
         if upstream == "embedded":
             from charter.llm.embedded import embedded_server

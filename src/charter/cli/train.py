@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from charter.guard.folder import GuardRecord
+    from charter.guard.record import GuardRecord
+    from charter.training.train import Options
 
 Budget = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of ordinary harmless exchanges that may be refused.")]
 NearMissBudget = Annotated[float, typer.Option(min=1e-6, max=0.9, help="The same for near misses (the permitted clauses' own examples).")]
@@ -20,6 +21,20 @@ ProbeLoss = Annotated[
     Loss, typer.Option(help="Of the probe: the loudest windows (softmax), all alike (bce), running maximum, or annealed to it.")
 ]
 BackboneName = Annotated[str, typer.Option(help="Model whose hidden states are read: embedded, a folder, or a hub id.")]
+BalancedBudget = Annotated[
+    float | None,
+    typer.Option(min=1e-6, max=0.5, help="Budget of the second, more sensitive operating point, `balanced`; 0.1 if left out."),
+]
+ScreenFirst = Annotated[bool, typer.Option("--screen-first", help="Run the backbone only on what the screen finds suspicious.")]
+ValueHead = Annotated[
+    bool,
+    typer.Option("--value-head", help="Fine-tune a value head too, asked about what the rest finds suspicious. Slow without a GPU."),
+]
+HeadDepth = Annotated[int | None, typer.Option(min=1, help="Blocks of the backbone that the value head runs; all if left out.")]
+HeadBlocks = Annotated[int, typer.Option(min=0, help="Blocks that are fine-tuned, the last of those; 0 for all.")]
+HeadRank = Annotated[int, typer.Option(min=0, help="Rank of the value head's adapters; 0 trains all weights of its blocks.")]
+HeadEpochs = Annotated[int, typer.Option(min=1, help="Passes over the data.")]
+HeadLr = Annotated[float, typer.Option(min=1e-8, max=1.0, help="Highest learning rate of the value head's blocks.")]
 
 
 def command(
@@ -28,6 +43,14 @@ def command(
     budget: Budget = 0.01,
     near_miss_budget: NearMissBudget = 0.1,
     backbone: BackboneName = "embedded",
+    balanced_budget: BalancedBudget = None,
+    screen_first: ScreenFirst = False,
+    value_head: ValueHead = False,
+    head_depth: HeadDepth = None,
+    head_blocks: HeadBlocks = 6,
+    head_rank: HeadRank = 16,
+    head_epochs: HeadEpochs = 3,
+    head_lr: HeadLr = 5e-4,
     seed: Seed = 0,
     units: Annotated[
         int, typer.Option(min=0, max=4096, help="Width of the probe's hidden layer; 0: the linear probe of the paper.")
@@ -35,26 +58,52 @@ def command(
     loss: ProbeLoss = "softmax",
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
-    run(data, out, budget, near_miss_budget, backbone, seed, units, loss)
+    head = (head_depth, head_blocks, head_rank, head_epochs, head_lr) if value_head else None
+    run(data, out, options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head, units, loss))
 
 
-def run(
-    data: Path, out: Path, budget: float, near_miss_budget: float, backbone: str, seed: int, units: int = UNITS, loss: Loss = "softmax"
-) -> None:
+def options(
+    budget: float, near_miss_budget: float, backbone: str, seed: int, balanced_budget: float | None, screen_first: bool,
+    head: tuple[int | None, int, int, int, float] | None, units: int = UNITS, loss: Loss = "softmax",
+) -> Options:  # fmt: skip
+    """What training is told; `head` is depth, blocks, rank, epochs and learning rate, None for no value head.
+
+    Raises:
+        DataError: the balanced point's budget is less than the guard's own.
+    """
+    from dataclasses import replace
+
+    from charter.guard.recalibrate import check_balanced
+    from charter.training.train import Options
+    from charter.training.value_head import Options as HeadOptions
+
+    check_balanced(budget, balanced_budget)
+    own = None
+    if head:
+        depth, blocks, rank, epochs, lr = head
+        own = HeadOptions(depth=depth, blocks=blocks, rank=rank, epochs=epochs, lr=lr)
+        own = own if depth is None else replace(own, next_token=0.0)  # that loss needs the model's last block
+    return Options(
+        budget, near_miss_budget, backbone, units=units, seed=seed, loss=loss, balanced_budget=balanced_budget,
+        screen_first=screen_first, value_head=own,
+    )  # fmt: skip
+
+
+def run(data: Path, out: Path, options: Options) -> None:
     """Train, and say where the guard stands."""
     from charter.cli.progress import stages
     from charter.constitution import load
     from charter.errors import DataError
     from charter.guard.pack import pack
     from charter.records import check_whole
-    from charter.training.train import Options, train
+    from charter.training.train import train
 
     if not (data / "constitution.yaml").is_file():
         raise DataError(f"{data}: holds no constitution.yaml; give the folder that `charter synthesize` wrote")
     check_whole(data)
     constitution = load(data / "constitution.yaml")
     with stages() as step:
-        trained = train(data, constitution, Options(budget, near_miss_budget, backbone, units=units, seed=seed, loss=loss), step)
+        trained = train(data, constitution, options, step)
     say(pack(trained, constitution, out), out)
 
 
@@ -62,4 +111,8 @@ def say(record: GuardRecord, out: Path) -> None:
     """The thresholds and what they promise, and where the guard stands."""
     for view, point in record.views.items():
         typer.echo(f"{view}: threshold {point.threshold:.3f}, probe's share {point.mix:g}. {point.sentence}", err=True)
+        stages = (("backbone", point.gate), ("value head", point.head and point.head.gate))
+        for name, gate in stages:
+            if gate:
+                typer.echo(f"  the {name} reads {gate.read:.1%} of the tokens of ordinary dev traffic", err=True)
     typer.echo(f"guard: {out}")

@@ -1,30 +1,109 @@
-"""What a guarded token costs beside one of the upstream, in FLOPs: the backbone's blocks that are run, and the probe.
+"""What a guarded token costs beside one of the upstream: c_1 + e_2 c_2 + ..., in FLOPs and in seconds.
 
-The screen adds hash look-ups and a sum of a few weights, which are no matrix products and are left out. Both stages run on
-every token, so the escalation rate is 1 until a guard says otherwise.
+c_k is what stage k spends on a token that it reads, e_k the share of tokens that it reads, counted on the harmless rows that were
+evaluated, because traffic is mostly harmless. The screen adds hash look-ups and a sum of a few weights, which are no matrix products:
+it counts in seconds only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from time import perf_counter
 from typing import Any
 
+import numpy as np
+
+from charter.evaluation.run import Outcome, Results
 from charter.guard.folder import Guard
+from charter.models.backbone import Piece
+from charter.records import Exchange
+from charter.statistics import Interval, ratio
 
 EMBEDDED_UPSTREAM = 212e6
 """FLOPs a token of SmolLM2-135M-Instruct: 2 for each of the 106 million weights of its 30 blocks."""
+NAMES = ("probe", "value head")
+"""Of the stages after the screen."""
+TIMED_TOKENS = 512
+"""Tokens at which stages are timed."""
 
 
-def cost(guard: Guard, upstream_flops_per_token: float | None = None) -> dict[str, Any]:
+def cost(guard: Guard, upstream_flops_per_token: float | None = None, results: Results | None = None) -> dict[str, Any]:
     """The `cost` part of evaluation.json.
 
     Args:
         upstream_flops_per_token: 2 for each active weight of the guarded model; the embedded model's where None.
+        results: what was evaluated; where None, every stage is taken to read everything.
     """
-    spent = guard.cascade.backbone.flops_per_token + guard.cascade.probe.flops_per_token
+    rates = _rates(shares(guard, results))
+    spent = sum(rate * stage.flops_per_token for rate, stage in zip(rates, guard.cascade.stages, strict=True))
     upstream = upstream_flops_per_token or EMBEDDED_UPSTREAM
     return {
         "guard_flops_per_token": spent,
         "upstream_flops_per_token": upstream,
         "overhead": spent / upstream,
-        "escalation_rate": float(getattr(guard, "escalation_rate", 1.0)),
+        "escalation_rate": rates[-1],
     }
+
+
+def stages(guard: Guard, results: Results | None = None) -> list[dict[str, Any]]:
+    """The `stages` part: what each stage after the screen spends on a token that it reads, and the share of tokens that it reads."""
+    found = zip(NAMES, guard.cascade.stages, shares(guard, results), strict=False)
+    return [{"name": name, "flops_per_token": stage.flops_per_token, "read": share.as_dict()} for name, stage, share in found]
+
+
+def shares(guard: Guard, results: Results | None) -> list[Interval]:
+    """Share of tokens that each stage reads, with its interval over harmless rows (over all where none is harmless); 1 of n = 0 rows
+    where nothing was counted."""
+    number = len(guard.cascade.stages)
+    outcomes = [outcome for _, outcome in _counted(results) if len(outcome.read) == number]
+    if results is None or not outcomes:
+        return [Interval(1.0, 1.0, 1.0, 0)] * number
+    lengths = np.array([outcome.length for outcome in outcomes])
+    return [ratio([outcome.read[n] for outcome in outcomes], lengths, results.seed) for n in range(number)]
+
+
+def seconds(guard: Guard, results: Results) -> dict[str, float] | None:
+    """Seconds a token: of the screen and of each stage on what it reads, whole exchanges at a time, and of the guard, c_1 + e_2 c_2 + ...;
+    None where there is nothing short enough to time."""
+    cascade = guard.cascade
+    turns = [[cascade.backbone.encoder.turn(turn) for turn in exchange.turns] for exchange in _timed(results)]
+    if not turns:
+        return None
+    rows = [[i for pieces in own for piece in pieces for i in piece.ids] for own in turns]
+    tokens = sum(map(len, rows))
+    found = {"screen": _screen_seconds(guard, [pieces for own in turns for pieces in own]) / tokens}
+    for name, stage in zip(NAMES, cascade.stages, strict=False):
+        stage.backbone.batch(rows[:1])  # the first forward is slower
+        begun = perf_counter()
+        for row in rows:
+            stage.reader.turn("prompt").push(stage.backbone.batch([row])[0])
+        found[name] = (perf_counter() - begun) / tokens
+    rates = _rates(shares(guard, results))
+    return {**found, "guard": found["screen"] + sum(rate * found[name] for rate, name in zip(rates, NAMES, strict=False))}
+
+
+def _screen_seconds(guard: Guard, turns: Sequence[Sequence[Piece]]) -> float:
+    begun = perf_counter()
+    for pieces in turns:
+        guard.cascade.screen.turn("prompt").feed([piece for piece in pieces if piece.text is not None])
+    return perf_counter() - begun
+
+
+def _rates(found: Sequence[Interval]) -> list[float]:
+    return [1.0 if share.value is None else share.value for share in found]
+
+
+def _counted(results: Results | None) -> list[tuple[Exchange, Outcome]]:
+    """Harmless rows whose tokens were counted; all of them where none is harmless."""
+    sets = results.sets if results else ()
+    rows = [(item, outcome) for s in sets for item, outcome in zip(s.items, s.outcomes, strict=True) if outcome.length]
+    harmless = [(item.exchange, outcome) for item, outcome in rows if not item.positive]
+    return harmless or [(item.exchange, outcome) for item, outcome in rows]
+
+
+def _timed(results: Results) -> Iterator[Exchange]:
+    tokens = 0
+    for exchange, outcome in _counted(results):
+        if tokens < TIMED_TOKENS and outcome.length <= TIMED_TOKENS:
+            tokens += outcome.length
+            yield exchange

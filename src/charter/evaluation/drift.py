@@ -137,7 +137,7 @@ def check(guard: Guard, rows: Iterable[Row], progress: Callable[[int], None] = l
 def against_budgets(guard: Guard, flags: Mapping[View, Mapping[str, list[bool]]]) -> dict[View, tuple[Group, ...]]:
     """Flags by view and slice ("": unknown) to groups with their tests, corrected over all views and groups."""
     ordinary = ordinary_slices(guard.constitution)
-    budget, near_budget = guard.record.budget, guard.record.near_miss_budget
+    budget, near_budget = guard.budgets
     counts: list[tuple[View, str, int, int, float]] = []
     for view, slices in flags.items():
         near = {name: f for name, f in slices.items() if name.startswith(NEAR_MISS) and name not in ordinary}

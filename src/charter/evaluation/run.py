@@ -32,6 +32,11 @@ class Outcome:
 
     verdict: Verdict
     tokens: int
+    """That the verdict rests on."""
+    length: int = 0
+    """All tokens of the exchange, marks included; 0 where an older run did not count them."""
+    read: tuple[int, ...] = ()
+    """How many of them each stage after the screen has read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +134,10 @@ def _window(
     for (_, key), found in zip(fitting, scored, strict=True):
         logits = found.logits(s.view)
         assert logits is not None  # `datasets` gives the view "exchange" to rows with a reply only
-        known[key] = Outcome(guard.judge(found), len(logits))
+        known[key] = Outcome(guard.judge(found), len(logits), found.tokens, found.read)
         if file:
-            file.write(json.dumps({"key": key, **asdict(known[key].verdict), "tokens": known[key].tokens}) + "\n")
+            counts = {"tokens": len(logits), "length": found.tokens, "read": found.read}
+            file.write(json.dumps({"key": key, **asdict(known[key].verdict), **counts}) + "\n")
         progress(1)
     return [(item, known.get(key)) for key, item in zip(keys, items, strict=True)]
 
@@ -158,7 +164,7 @@ def _outcomes(data: bytes, path: Path) -> Iterator[tuple[str, Outcome]]:
         row = parse_object(line, f"{path}:{number}")
         try:
             verdict = Verdict(row["flagged"], float(row["score"]), row["clause"], row["position"])
-            yield row["key"], Outcome(verdict, row["tokens"])
+            yield row["key"], Outcome(verdict, row["tokens"], row.get("length", 0), tuple(row.get("read", ())))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}:{number}: not a line of scores; remove the file to score everything again") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charter.evaluation import metrics
-from charter.evaluation.cost import cost
+from charter.evaluation.cost import cost, seconds, stages
 from charter.evaluation.datasets import Set
 from charter.evaluation.run import Results, evaluate
 from charter.evaluation.streaming import REPLAYS, replayable, streaming
@@ -45,8 +45,10 @@ def measure(
     results = evaluate(guard, sets, seed, progress, out / "scores.jsonl")
     evaluation = {
         **figures(guard, results),
-        "streaming": streaming(guard, replayable(sets, replays, seed), seed),
-        "cost": cost(guard, upstream_flops_per_token),
+        "streaming": {**streaming(guard, replayable(sets, replays, seed), seed), "seconds_per_token": seconds(guard, results)},
+        "cost": cost(guard, upstream_flops_per_token, results),
+        "stages": stages(guard, results),
+        "point": guard.point,
         "left_out": results.left_out,
         "command": command,
     }
@@ -59,7 +61,7 @@ def figures(guard: Guard, results: Results) -> dict[str, Any]:
     record = guard.record
     return {
         "schema": SCHEMA,
-        "guard": {"name": guard.name, "hash": guard.hash, "constitution": record.constitution, "budget": record.budget},
+        "guard": {"name": guard.name, "hash": guard.hash, "constitution": record.constitution, "budget": guard.budgets[0]},
         "seed": results.seed,
         "sets": {s.name: metrics.of_set(s, results.seed) for s in results.sets},
         "slices": metrics.slices(results),

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.errors import GuardError
-from charter.guard.folder import OPTIONAL, VIEWS, GuardRecord
+from charter.guard.folder import KEPT
+from charter.guard.record import VIEWS, GuardRecord
 from charter.models.recalibrate import DevScores
 from charter.records import View
 
-(FILE,) = OPTIONAL
+FILE = KEPT
 
 
 def tensors(dev: Mapping[View, DevScores]) -> dict[str, NDArray[Any]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from charter.constitution import Constitution
-from charter.guard.folder import ClauseRecord, GuardRecord
+from charter.guard.record import ClauseRecord, GateRecord, GuardRecord, Thresholds, ViewRecord
 
 
 def card(record: GuardRecord, constitution: Constitution) -> str:
@@ -17,21 +20,17 @@ def card(record: GuardRecord, constitution: Constitution) -> str:
         "## What it is",
         f"A screen (hashed word n-grams) and a linear probe on layers {', '.join(map(str, record.layers))} of the backbone `{record.backbone}`, "
         f"with one score overall and one for each of {len(record.clauses)} restricted clauses.",
+        *_stages(record),
         "",
         "## Data",
         *(f"- {name}: {n:,} examples" for name, n in record.n_examples.items()),
         "",
         "## Operating points",
-        f"Budget: {record.budget:.2%} of ordinary traffic, {record.near_miss_budget:.2%} of near misses (dev split, by slice).",
     ]
-    for view, point in record.views.items():
-        lines += ["", f"**{view}**: flags from probability {point.threshold:.3f} (probe's share {point.mix:g}). {point.sentence}", ""]
-        lines += ["| harmless dev exchanges | n | flagged | 95 % bound |", "|---|---|---|---|"]
-        lines += [f"| {name} | {e.n:,} | {e.flagged} | {e.bound:.2%} |" for name, e in point.evidence.items()]
-        if point.clauses:
-            lines += ["", f"Some clauses flag by a threshold of their own; the {view} view's budget and the table above count them in.", ""]
-            lines += ["| clause | its budget | flags from | certified | harmless flagged by it alone |", "|---|---|---|---|---|"]
-            lines += [_own(name, own) for name, own in point.clauses.items()]
+    lines += _point("quiet", "the default", record.budget, record.near_miss_budget, record.views)
+    if record.balanced:
+        second = record.balanced
+        lines += ["", *_point("balanced", "finds more", second.budget, second.near_miss_budget, second.views)]
     lines += [
         "",
         "## Limits",
@@ -42,6 +41,39 @@ def card(record: GuardRecord, constitution: Constitution) -> str:
     if untaught:
         lines.append(f"- Too few examples to name these clauses in a verdict: {', '.join(untaught)}.")
     return "\n".join(lines) + "\n"
+
+
+def _stages(record: GuardRecord) -> list[str]:
+    """What is asked only about what looks suspicious, and how often that is."""
+    lines = []
+    if any(view.head for view in record.views.values()):
+        lines.append("A value head (the same backbone, its last blocks fine-tuned) follows on both.")
+    for name, view in record.views.items():
+        if view.gate:
+            lines.append(f"{name}: the backbone reads {_read(view.gate)}, from a logit of the screen of {view.gate.threshold:.2f}.")
+        if view.head:
+            reads = f"{_read(view.head.gate)}, from a logit of {view.head.gate.threshold:.2f}" if view.head.gate else "everything"
+            lines.append(f"{name}: the value head's share is {view.head.mix:g}; it reads {reads}.")
+    return lines
+
+
+def _read(gate: GateRecord) -> str:
+    return f"{gate.read:.1%} [{gate.low:.1%}, {gate.high:.1%}] of the tokens of {gate.n:,} ordinary dev exchanges"
+
+
+def _point(name: str, note: str, budget: float, near: float, views: Mapping[Any, Thresholds]) -> list[str]:
+    """One operating point and its evidence."""
+    lines = [f"### `{name}` ({note})", f"Budget: {budget:.2%} of ordinary traffic, {near:.2%} of near misses (dev split, by slice)."]
+    for view, point in views.items():
+        share = f" (probe's share {point.mix:g})" if isinstance(point, ViewRecord) else ""
+        lines += ["", f"**{view}**: flags from probability {point.threshold:.3f}{share}. {point.sentence}", ""]
+        lines += ["| harmless dev exchanges | n | flagged | 95 % bound |", "|---|---|---|---|"]
+        lines += [f"| {group} | {e.n:,} | {e.flagged} | {e.bound:.2%} |" for group, e in point.evidence.items()]
+        if point.clauses:
+            lines += ["", f"Some clauses flag by a threshold of their own; the {view} view's budget and the table above count them in.", ""]
+            lines += ["| clause | its budget | flags from | certified | harmless flagged by it alone |", "|---|---|---|---|---|"]
+            lines += [_own(clause, own) for clause, own in point.clauses.items()]
+    return lines
 
 
 def _own(name: str, own: ClauseRecord) -> str:

@@ -10,104 +10,36 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from charter.constitution import Constitution, parse
 from charter.errors import BackboneError, ConstitutionError, GuardError
 from charter.guard.policy import Judge
+from charter.guard.record import VIEWS, GateRecord, GuardRecord, HeadRecord, PointName, PointRecord, Thresholds
 from charter.guard.session import GuardSession
 from charter.guard.shipped import names, place
-from charter.models.calibrate import ABOVE_ALL, ViewPolicy
+from charter.models.calibrate import ViewPolicy
 from charter.records import Exchange, Turn, Verdict, View, write_text
 
 if TYPE_CHECKING:
     from charter.guard.holdback import OpenGuard
     from charter.models.cascade import Cascade, Scored
     from charter.models.probe import Hidden
+    from charter.models.value_head import Tuned
 
 SCHEMA = 1
 FILES = ("constitution.yaml", "probe.safetensors", "screen.safetensors", "card.md")
-OPTIONAL = ("calibration.safetensors",)
-"""The dev split's scores, for `charter calibrate` alone; older guards have none."""
+KEPT, HEAD = "calibration.safetensors", "value_head.safetensors"
+OPTIONAL = (KEPT, HEAD)
+"""The dev split's scores, for `charter calibrate` alone, which older guards lack; and a value head."""
 MAX_FILE_BYTES = 256 * 1024 * 1024
-VIEWS: tuple[View, ...] = ("prompt", "exchange")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class SliceEvidence(_Strict):
-    """What a threshold did to one slice of harmless dev examples."""
-
-    n: int = Field(ge=1)
-    flagged: int = Field(ge=0)
-    bound: float
-    """One-sided 95 % Clopper-Pearson upper bound of the false-positive rate."""
-
-
-class ClauseRecord(_Strict):
-    """A clause's own threshold in one view, with its evidence."""
-
-    threshold: float = Field(ge=0, le=1)
-    """Probability from which the clause's head flags by itself."""
-    budget: float = Field(gt=0, lt=1)
-    certified: bool
-    sentence: str
-    evidence: dict[str, SliceEvidence]
-
-
-class ViewRecord(_Strict):
-    """One view's operating point with its evidence."""
-
-    threshold: float = Field(ge=0, le=1)
-    temperature: float = Field(gt=0)
-    offset: float
-    mix: float = Field(ge=0, le=1)
-    certified: bool
-    """Whether the budget is met by the bound on every slice."""
-    sentence: str
-    """The same in words, with the rate that can be certified where the budget can't."""
-    evidence: dict[str, SliceEvidence]
-    """Of all thresholds together."""
-    clauses: dict[str, ClauseRecord] = Field(default_factory=dict)
-    """The clauses that have a threshold of their own."""
-    slices: list[str] = Field(default_factory=list, max_length=100_000)
-    """Names of the slices in calibration.safetensors, in the order that it counts them."""
-
-    def policy(self, clauses: Sequence[str]) -> ViewPolicy:
-        """How logits of the overall head and of these clauses become a verdict."""
-        own = tuple(self.clauses[name].threshold if name in self.clauses else ABOVE_ALL for name in clauses) if self.clauses else ()
-        return ViewPolicy(self.threshold, self.temperature, self.offset, own)
-
-
-class GuardRecord(_Strict):
-    """guard.json."""
-
-    schema_version: Literal[1] = 1
-    name: str
-    constitution: str
-    constitution_hash: str
-    budget: float = Field(gt=0, lt=1)
-    near_miss_budget: float = Field(gt=0, lt=1)
-    seed: int
-    backbone: str
-    backbone_fingerprint: str
-    """Of the weights that the probe was trained on; another model is refused."""
-    layers: list[int] = Field(min_length=1, max_length=512)
-    clauses: list[str] = Field(max_length=1_000)
-    """Restricted clauses with a head of their own, in the order of the heads."""
-    views: dict[Literal["prompt", "exchange"], ViewRecord]
-    n_examples: dict[str, int]
-    files: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of every other file."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +50,20 @@ class Guard:
     constitution: Constitution
     cascade: Cascade
     hash: str
+    """Of the folder, and of the operating point where it is not the quiet one: verdicts with one hash follow one rule."""
+    point: PointName = "quiet"
     lookahead: int = 0
     """Tokens of a reply that are scored after one before it may leave."""
+
+    @property
+    def budgets(self) -> tuple[float, float]:
+        """Of ordinary traffic and of near misses, at the operating point."""
+        at = self.record if self._balanced is None else self._balanced
+        return at.budget, at.near_miss_budget
+
+    @property
+    def _balanced(self) -> PointRecord | None:
+        return self.record.balanced if self.point == "balanced" else None
 
     @property
     def name(self) -> str:
@@ -131,7 +75,12 @@ class Guard:
 
     @property
     def policies(self) -> dict[View, ViewPolicy]:
-        return {view: r.policy(self.record.clauses) for view, r in self.record.views.items()}
+        return {view: r.policy(self.record.clauses, self.thresholds[view]) for view, r in self.record.views.items()}
+
+    @property
+    def thresholds(self) -> Mapping[View, Thresholds]:
+        """Of both views, at the operating point."""
+        return self.record.views if self._balanced is None else self._balanced.views
 
     def open(self, turns: tuple[Turn, ...]) -> GuardSession:
         """Judge a conversation and get ready for its reply.
@@ -160,13 +109,22 @@ class Guard:
             yield scored, self.judge(scored)
 
 
-def save(folder: Path, record: GuardRecord, constitution_text: str, tensors: Mapping[str, Mapping[str, Any]], card: str) -> None:
+def save(
+    folder: Path,
+    record: GuardRecord,
+    constitution_text: str,
+    tensors: Mapping[str, Mapping[str, Any]],
+    card: str,
+    head: Tuned | None = None,
+) -> None:
     """Write a guard folder to the side and swap it in, so that a half-written guard never stands under its name.
 
     Args:
         tensors: file stem ("probe", "screen", and "calibration" where there is one) to named numpy arrays.
     """
     with _aside(folder) as aside:
+        if head:
+            head.save(aside / HEAD)
         write_text(aside / "constitution.yaml", constitution_text)
         _fill(aside, record, tensors, card)
 
@@ -178,7 +136,8 @@ def amend(folder: Path, out: Path, record: GuardRecord, calibration: Mapping[str
         calibration: named numpy arrays.
     """
     with _aside(out) as aside:
-        for name in ("constitution.yaml", "probe.safetensors", "screen.safetensors"):
+        heads = (HEAD,) if HEAD in record.files else ()
+        for name in ("constitution.yaml", "probe.safetensors", "screen.safetensors", *heads):
             shutil.copyfile(folder / name, aside / name)
         _fill(aside, record, {"calibration": calibration}, card)
 
@@ -209,12 +168,13 @@ def _fill(aside: Path, record: GuardRecord, tensors: Mapping[str, Mapping[str, A
     write_text(aside / "guard.json", hashed.model_dump_json(indent=2) + "\n")
 
 
-def load(folder: Path, backbone: str | None = None) -> Guard:
+def load(folder: Path, backbone: str | None = None, point: PointName = "quiet") -> Guard:
     """Load a guard folder after checking it.
 
     Args:
         folder: the folder, or the name of a shipped guard.
         backbone: where the backbone lies now, if not where the guard was trained; it must be the same model.
+        point: the operating point at which it judges.
 
     Raises:
         GuardError: it is missing, damaged, foreign or of another schema version.
@@ -232,7 +192,10 @@ def load(folder: Path, backbone: str | None = None) -> Guard:
     unknown = set(record.clauses) - {c.id for c in constitution.restricted}
     if unknown:
         raise GuardError(f"{folder}: has a head for {sorted(unknown)[0]!r}, which is no restricted clause of its constitution")
-    return Guard(record, constitution, _cascade(folder, record, backbone or record.backbone), digest)
+    if point == "balanced" and record.balanced is None:
+        raise GuardError(f"{folder}: has no balanced operating point; `charter calibrate {folder}` gives it one")
+    cascade = _cascade(folder, record, backbone or record.backbone)
+    return Guard(record, constitution, cascade, digest if point == "quiet" else f"{digest}-{point}", point)
 
 
 def read_record(folder: Path) -> tuple[GuardRecord, str]:
@@ -253,9 +216,7 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
         raise GuardError(f"{path}: {where}: {first['msg']}; this version reads schema {SCHEMA}, build the guard again") from error
     if set(record.files) - set(OPTIONAL) != set(FILES) or set(record.views) != set(VIEWS):
         raise GuardError(f"{path}: must list the files {', '.join(FILES)} and the views {', '.join(VIEWS)}; build the guard again")
-    for view, point in record.views.items():
-        if strange := set(point.clauses) - set(record.clauses):
-            raise GuardError(f"{path}: the view {view} has a threshold for {min(strange)!r}, which has no head; build the guard again")
+    _check_views(path, record)
     for name, digest in record.files.items():
         file = folder / name
         if not file.is_file() or file.is_symlink():
@@ -263,6 +224,17 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
         if file.stat().st_size > MAX_FILE_BYTES or _sha256(file) != digest:
             raise GuardError(f"{file}: is not what guard.json says (SHA-256 differs); the folder is damaged or was changed")
     return record, hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _check_views(path: Path, record: GuardRecord) -> None:
+    if record.balanced and set(record.balanced.views) != set(VIEWS):
+        raise GuardError(f"{path}: the balanced point must have the views {', '.join(VIEWS)}; build the guard again")
+    for view in VIEWS:
+        points = [record.views[view], *([record.balanced.views[view]] if record.balanced else [])]
+        if strange := {name for point in points for name in point.clauses} - set(record.clauses):
+            raise GuardError(f"{path}: the view {view} has a threshold for {min(strange)!r}, which has no head; build the guard again")
+        if (record.views[view].head is not None) != (HEAD in record.files):
+            raise GuardError(f"{path}: {HEAD} and what the view {view} says of it do not go together; build the guard again")
 
 
 def _cascade(folder: Path, record: GuardRecord, backbone_name: str) -> Cascade:
@@ -281,8 +253,26 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str) -> Cascade:
     probe = _views(folder / "probe.safetensors", (heads, inputs), heads)
     screen = _views(folder / "screen.safetensors", (BUCKETS, heads), heads)
     mix: dict[View, float] = {view: record.views[view].mix for view in VIEWS}
+    gates = {view: _threshold(record.views[view].gate) for view in VIEWS}
     hidden = _hidden(folder / "probe.safetensors", heads, inputs)
-    return Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe, hidden), Screen(*screen), mix)
+    cascade = Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe, hidden), Screen(*screen), mix, gates)
+    return _with_head(cascade, folder / HEAD, record, backbone_name) if HEAD in record.files else cascade
+
+
+def _with_head(cascade: Cascade, file: Path, record: GuardRecord, backbone_name: str) -> Cascade:
+    """The cascade with the value head of a file, which must have the guard's clauses and views and the guard's backbone."""
+    from charter.models.value_head import Tuned, ValueHead
+
+    tuned = Tuned.load(file)
+    if tuned.record.clauses != tuple(record.clauses) or set(tuned.views) != set(VIEWS):
+        raise GuardError(f"{file}: has other clauses or views than the guard; train the guard again")
+    heads: dict[View, HeadRecord] = {view: own for view in VIEWS if (own := record.views[view].head)}
+    gates = {view: _threshold(own.gate) for view, own in heads.items()}
+    return cascade.with_head(ValueHead(tuned, backbone_name), {view: own.mix for view, own in heads.items()}, gates)
+
+
+def _threshold(gate: GateRecord | None) -> float:
+    return -np.inf if gate is None else gate.threshold
 
 
 def _hidden(file: Path, heads: int, inputs: int) -> dict[View, Hidden]:

@@ -10,9 +10,10 @@ import numpy as np
 from charter.constitution import Constitution
 from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
-from charter.guard.folder import VIEWS, GuardRecord, ViewRecord, save
-from charter.guard.recalibrate import evidence
-from charter.models.trained import OperatingPoint, Trained
+from charter.guard.folder import save
+from charter.guard.recalibrate import balanced, evidence, ordinary_slices
+from charter.guard.record import VIEWS, GateRecord, GuardRecord, HeadRecord, ViewRecord
+from charter.models.trained import Gate, OperatingPoint, Trained
 
 
 def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord:
@@ -20,8 +21,11 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
 
     Raises:
         GuardError: `out` holds something that is not a guard.
+        DataError: the balanced point's budget is less than the guard's own.
     """
     cascade = trained.cascade
+    dev = {view: point.dev for view, point in trained.points.items()}
+    budgets = trained.budget, trained.near_miss_budget
     record = GuardRecord(
         name=out.name,
         constitution=constitution.name,
@@ -34,6 +38,7 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         layers=list(cascade.backbone.layers),
         clauses=list(cascade.clauses),
         views={view: _view(point) for view, point in trained.points.items()},
+        balanced=balanced(dev, cascade.clauses, budgets, {}, ordinary_slices(constitution), trained.balanced_budget),
         n_examples=trained.n_examples,
     )
     tensors: dict[str, dict[str, Any]] = {
@@ -45,19 +50,29 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
     for view, hidden in cascade.probe.hidden.items():
         inner, outer = hidden.inner.astype(np.float16), hidden.outer.astype(np.float16)
         tensors["probe"] |= {f"{view}.hidden.inner": inner, f"{view}.hidden.bias": hidden.bias, f"{view}.hidden.outer": outer}
-    tensors["calibration"] = kept({view: point.dev for view, point in trained.points.items()})
-    save(out, record, constitution.source, tensors, card(record, constitution))
+    tensors["calibration"] = kept(dev)
+    save(out, record, constitution.source, tensors, card(record, constitution), trained.head)
     return record
 
 
 def _view(point: OperatingPoint) -> ViewRecord:
+    probe, *rest = point.gates
     return ViewRecord(
         threshold=min(point.calibration.threshold, 1.0),
         temperature=point.temperature,
         offset=point.offset,
-        mix=point.mix,
+        mix=probe.mix,
+        gate=_gate(probe),
+        head=HeadRecord(mix=rest[0].mix, gate=_gate(rest[0])) if rest else None,
         certified=point.calibration.certified,
         sentence=point.calibration.sentence,
         evidence=evidence(point.calibration),
         slices=list(point.dev.names),
     )
+
+
+def _gate(gate: Gate) -> GateRecord | None:
+    read = gate.read
+    if read is None or read.value is None or read.low is None or read.high is None:
+        return None
+    return GateRecord(threshold=gate.threshold, read=read.value, low=read.low, high=read.high, n=read.n)

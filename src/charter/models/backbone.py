@@ -231,6 +231,11 @@ def _load(source: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
+    if (Path(source) / "adapter_config.json").exists():
+        # transformers would fetch and apply what that file names, by a library that a guard does not need.
+        raise BackboneError(
+            f"{source}: holds an adapter_config.json, so it is an adapter, not a model; merge it into its model and save that"
+        )
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         # A folder from a stranger runs nothing: safetensors only, and remote code refused outright (by default the user is asked).

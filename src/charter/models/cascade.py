@@ -1,17 +1,18 @@
-"""Screen and probe together: one scorer that opens on a conversation, takes a reply as it comes, and scores every token.
+"""The scorer of a guard: screen, probe and perhaps a value head, one after the other, on every token of a conversation.
 
     session = cascade.open(turns)            # session.opening: the scores of the conversation so far, by the prompt view
     scores = session.push(text)              # the reply, by the exchange view: only tokens that are final
     scores += session.flush()                # the open segment, and the mark that ends the turn
 
 `cascade.batch` gives the same scores for whole exchanges, many at a time. Both paths run the same arithmetic on the same tokens.
+The screen reads everything; each later stage may wait until those before it find something suspicious (`stage`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,14 @@ from charter.models.backbone import Backbone, Encoder, Piece
 from charter.models.probe import WINDOW, Probe
 from charter.models.screen import Screen
 from charter.models.segments import Segmenter
+from charter.models.stage import ALWAYS, Source, Stage, StageTurn, along, escalated, mixed, out_of_the_prior
+from charter.models.value_head import ValueHead
 from charter.records import Exchange, Turn, View
 
-PRIOR = -4.0
-"""The logit of a text of which nothing has been read: presumed harmless (odds 1 : 55)."""
 BATCH_TOKENS = 2_048
 """Tokens in one padded forward: beyond this a 2-core machine gains nothing."""
 
-
-ReadTurn = tuple[View, list[Piece], torch.Tensor]
-"""A turn as the backbone saw it: the view that judges it, its pieces, hidden states [tokens, layers, width]."""
-Group = list[tuple[Exchange, list[list[Piece]]]]
+Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Score:
     """A token's text and its logits, float32 [heads]: overall, then one for each restricted clause."""
 
     text: str
-    z: NDArray[np.float32]
+    z: Logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +46,68 @@ class Scored:
     """A whole exchange: token texts and logits [tokens, heads] of the conversation and of the reply (None without one)."""
 
     exchange: Exchange
-    prompt: NDArray[np.float32]
+    prompt: Logits
     prompt_texts: tuple[str, ...]
-    reply: NDArray[np.float32] | None
+    reply: Logits | None
     reply_texts: tuple[str, ...]
+    tokens: int
+    """All of the conversation, marks included."""
+    read: tuple[int, ...]
+    """How many of them each stage after the screen has read."""
 
-    def logits(self, view: View) -> NDArray[np.float32] | None:
+    def logits(self, view: View) -> Logits | None:
         """Logits [tokens, heads] of one view; None where the exchange has no such part."""
         return self.prompt if view == "prompt" else self.reply
 
 
+@dataclass(slots=True)
+class Run:
+    """Tokens of a turn on their way through the stages."""
+
+    view: View
+    pieces: Sequence[Piece]
+    share: Logits
+    """[tokens]: how far a logit counts against the prior, below 1 until a window is full."""
+    z: Logits
+    """Logits [tokens, heads] so far."""
+    apart: list[Logits]
+    """Logits of each stage by itself, the screen's first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """The scorer of a guard: final = a * probe + (1 - a) * screen, with a chosen on the dev split for each view."""
+    """The scorer of a guard: (1 - a) * screen + a * probe, with a chosen on the dev split for each view; then a value head on top."""
 
     clauses: tuple[str, ...]
     backbone: Backbone
     probe: Probe
     screen: Screen
-    mix: dict[View, float]
+    mix: Mapping[View, float]
     """The probe's share a."""
+    escalate: Mapping[View, float] = field(default_factory=lambda: {"prompt": ALWAYS, "exchange": ALWAYS})
+    """The screen's logit from which the backbone is run at all."""
+    head: Stage | None = None
+    """A value head, which follows on the mix of screen and probe."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What follows the screen, in order."""
+        first = Stage(self.probe, self.backbone, self.mix, self.escalate, gradual=True)
+        return (first,) if self.head is None else (first, self.head)
+
+    def with_head(self, head: ValueHead, mix: Mapping[View, float], escalate: Mapping[View, float]) -> Cascade:
+        """The same with a value head on top."""
+        return replace(self, head=Stage(head, head.backbone, mix, escalate, gradual=False))
+
+    def reading_all(self) -> Cascade:
+        """The same with every stage reading every token."""
+        always: dict[View, float] = {"prompt": ALWAYS, "exchange": ALWAYS}
+        return replace(self, escalate=always, head=self.head and replace(self.head, escalate=always))
+
+    def hurry(self) -> None:
+        """`Backbone.hurry` for every stage. For training only."""
+        for stage in self.stages:
+            stage.backbone.hurry()
 
     def open(self, turns: Sequence[Turn]) -> Session:
         """A session on a conversation; its `opening` holds the scores of all its turns."""
@@ -80,36 +120,40 @@ class Cascade:
             BackboneError: an exchange is longer than the context.
         """
         for group in self._groups(exchanges, batch_tokens):
-            for (exchange, _), turns in zip(group, self._states(group), strict=True):
-                yield self._scored(exchange, turns)
+            for (exchange, runs), read in zip(group, self._pass(group), strict=True):
+                yield self._scored(exchange, [run for _, run in runs], read)
 
-    def read(self, exchanges: Iterable[Exchange], batch_tokens: int = BATCH_TOKENS) -> Iterator[list[ReadTurn]]:
-        """The turns of whole exchanges with the view that judges them, their pieces and hidden states; in order."""
+    def apart(self, exchanges: Iterable[Exchange], batch_tokens: int = BATCH_TOKENS) -> Iterator[list[Run]]:
+        """The turns of whole exchanges with each stage's own logits; in order."""
         for group in self._groups(exchanges, batch_tokens):
-            yield from self._states(group)
+            self._pass(group)
+            yield from ([run for _, run in runs] for _, runs in group)
 
-    def _states(self, group: Group) -> Iterator[list[ReadTurn]]:
-        rows = [[i for turn in turns for piece in turn for i in piece.ids] for _, turns in group]
-        together = max(map(len, rows)) <= min(BATCH_TOKENS, self.backbone.context)
-        states = self.backbone.batch(rows) if together else None
-        for number, ((exchange, turns), row) in enumerate(zip(group, rows, strict=True)):
-            # A long exchange goes through a stream: its attention would not fit a padded batch.
-            own = states[number] if states is not None else self.backbone.stream().feed(row)
-            ends = np.cumsum([sum(len(p.ids) for p in pieces) for pieces in turns]).tolist()
-            last: View = "exchange" if exchange.reply is not None else "prompt"
-            earlier: View = "prompt"
-            views = [earlier] * (len(turns) - 1) + [last]
-            yield [(view, pieces, own[a:b]) for view, pieces, a, b in zip(views, turns, [0, *ends], ends, strict=False)]
+    def _pass(self, group: Group) -> list[tuple[int, ...]]:
+        """Take the turns of a group through all stages, in place; returns how many tokens of each exchange each stage has read."""
+        read: list[tuple[int, ...]] = [()] * len(group)
+        for number, stage in enumerate(self.stages):
+            lengths = [_reach(runs, stage) for _, runs in group]
+            states = _states(stage.backbone, [ids[:n] for ids, n in zip(map(_ids, group), lengths, strict=True)])
+            for row, ((_, runs), own) in enumerate(zip(group, states, strict=True)):
+                source = Source(along(own), stage.backbone.context)
+                for scorer, run in runs:
+                    scorer.go_on(number, run, source)
+                read[row] += (lengths[row],)
+        return read
 
-    def _scored(self, exchange: Exchange, turns: list[ReadTurn]) -> Scored:
+    def _scored(self, exchange: Exchange, runs: Sequence[Run], read: tuple[int, ...]) -> Scored:
         none = np.empty((0, 1 + len(self.clauses)), np.float32)
-        scores: dict[View, list[NDArray[np.float32]]] = {"prompt": [none], "exchange": [none]}
+        scores: dict[View, list[Logits]] = {"prompt": [none], "exchange": [none]}
         texts: dict[View, list[str]] = {"prompt": [], "exchange": []}
-        for view, pieces, states in turns:
-            scores[view].append(TurnScorer(self, view).feed(pieces, states))
-            texts[view] += [t for p in pieces if p.text is not None for t in self.backbone.encoder.texts(p)]
+        for run in runs:
+            scores[run.view].append(run.z)
+            texts[run.view] += [t for p in run.pieces if p.text is not None for t in self.backbone.encoder.texts(p)]
         reply = np.concatenate(scores["exchange"]) if exchange.reply is not None else None
-        return Scored(exchange, np.concatenate(scores["prompt"]), tuple(texts["prompt"]), reply, tuple(texts["exchange"]))
+        tokens = sum(len(p.ids) for run in runs for p in run.pieces)
+        return Scored(
+            exchange, np.concatenate(scores["prompt"]), tuple(texts["prompt"]), reply, tuple(texts["exchange"]), tokens, read
+        )  # fmt: skip
 
     def _groups(self, exchanges: Iterable[Exchange], batch_tokens: int) -> Iterator[Group]:
         group: Group = []
@@ -120,39 +164,51 @@ class Cascade:
             if group and max(longest, length) * (len(group) + 1) > batch_tokens:
                 yield group
                 group, longest = [], 0
-            group.append((exchange, turns))
+            group.append((exchange, [self._start(view, pieces) for view, pieces in zip(_views(exchange), turns, strict=True)]))
             longest = max(longest, length)
         if group:
             yield group
 
+    def _start(self, view: View, pieces: Sequence[Piece]) -> tuple[TurnScorer, Run]:
+        scorer = TurnScorer(self, view)
+        return scorer, scorer.start(pieces)
+
 
 class TurnScorer:
-    """The running state over one turn: the screen's sums, the probe's average, and the count of tokens read."""
+    """The running state of every stage over one turn.
+
+    Until a window is full, screen and probe are drawn towards the prior in proportion; the mark that ends a turn counts in full.
+    """
 
     def __init__(self, cascade: Cascade, view: View) -> None:
-        self._mix = cascade.mix[view]
-        self._probe, self._screen = cascade.probe.turn(view), cascade.screen.turn(view)
+        self._view = view
+        self._screen = cascade.screen.turn(view)
+        self._stages = [StageTurn(stage, view) for stage in cascade.stages]
         self._read = 0
 
-    def feed(self, pieces: Sequence[Piece], states: torch.Tensor) -> NDArray[np.float32]:
-        """Logits [tokens, heads] of the scored tokens among the pieces' (marks that open a turn have none); `states` covers all.
+    def feed(self, pieces: Sequence[Piece], sources: Sequence[Source]) -> Logits:
+        """Logits [tokens, heads] of the scored tokens among the pieces' (marks that open a turn have none); a source for each stage."""
+        run = self.start(pieces)
+        for number, source in enumerate(sources):
+            self.go_on(number, run, source)
+        return run.z
 
-        Until a window is full the logit is drawn towards the prior in proportion; the mark that ends a turn counts in full.
-        """
-        probe, screen, share = self.apart(pieces, states)
-        mixed = self._mix * probe + (1 - self._mix) * screen
-        return np.asarray(PRIOR + share[:, None] * (mixed - PRIOR), np.float32)
-
-    def apart(self, pieces: Sequence[Piece], states: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """The two scorers' logits [tokens, heads] before mixing, and the share [tokens] with which they count against the prior."""
+    def start(self, pieces: Sequence[Piece]) -> Run:
+        """The screen's part."""
         scored = [p for p in pieces if p.text is not None]
-        keep = np.repeat([p.text is not None for p in pieces], [len(p.ids) for p in pieces])
-        probe = self._probe.push(states[torch.from_numpy(keep)])
-        screen = self._screen.feed(scored)
-        share = np.minimum(1.0, (self._read + 1 + np.arange(len(probe))) / WINDOW).astype(np.float32)
+        z = self._screen.feed(scored)
+        share = np.minimum(1.0, (self._read + 1 + np.arange(len(z))) / WINDOW).astype(np.float32)
         share[np.repeat([p.text == "" for p in scored], [len(p.ids) for p in scored])] = 1.0
-        self._read += len(probe)
-        return probe, screen, share
+        self._read += len(z)
+        z = out_of_the_prior(z, share)
+        return Run(self._view, pieces, share, z, [z])
+
+    def go_on(self, number: int, run: Run, source: Source) -> None:
+        """The part of a later stage."""
+        stage = self._stages[number]
+        own = stage.feed(run.pieces, run.z, run.share, source)
+        run.z = mixed(run.z, own, stage.mix)
+        run.apart.append(own)
 
 
 class Session:
@@ -161,12 +217,19 @@ class Session:
     def __init__(self, cascade: Cascade, turns: Sequence[Turn]) -> None:
         self._cascade = cascade
         self._encoder: Encoder = cascade.backbone.encoder
-        self._stream = cascade.backbone.stream()
+        self._sources = [Source(stage.backbone.stream().feed, stage.backbone.context) for stage in cascade.stages]
         self._segmenter = Segmenter()
+        self.tokens = 0
+        """All of the conversation so far, marks included."""
         self.opening: list[Score] = []
         for turn in turns:
             self.opening += self._feed(TurnScorer(cascade, "prompt"), self._encoder.turn(turn))
         self._reply: TurnScorer | None = None
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """How many tokens each stage after the screen has read."""
+        return tuple(source.read for source in self._sources)
 
     @property
     def held(self) -> str:
@@ -183,8 +246,11 @@ class Session:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
         """A copy that goes on by itself from here; the model and the scorers' weights are shared with it, the cached keys are not."""
-        cascade, screen = self._cascade, self._cascade.screen
-        shared = (cascade, self._encoder, cascade.backbone, cascade.probe, *screen.weights.values(), *screen.biases.values())
+        cascade = self._cascade
+        shared: list[Any] = [cascade, self._encoder, *cascade.probe.hidden.values()]
+        for scorer in (cascade.screen, *(stage.reader for stage in cascade.stages)):
+            shared += [scorer, *scorer.weights.values(), *scorer.biases.values()]
+        shared += [stage.backbone for stage in cascade.stages]
         memo.update({id(part): part for part in shared})
         twin = object.__new__(Session)
         with torch.inference_mode():
@@ -200,6 +266,48 @@ class Session:
         return self._feed(self._reply, pieces)
 
     def _feed(self, scorer: TurnScorer, pieces: list[Piece]) -> list[Score]:
-        z = scorer.feed(pieces, self._stream.feed([i for p in pieces for i in p.ids]))
+        z = scorer.feed(pieces, self._sources)
+        self.tokens += sum(len(p.ids) for p in pieces)
         texts = [t for p in pieces if p.text is not None for t in self._encoder.texts(p)]
         return [Score(text, row) for text, row in zip(texts, z, strict=True)]
+
+
+Group = list[tuple[Exchange, list[tuple[TurnScorer, Run]]]]
+"""Exchanges that are scored together, each with its turns."""
+
+
+def _views(exchange: Exchange) -> list[View]:
+    """The view that judges each turn."""
+    last: View = "exchange" if exchange.reply is not None else "prompt"
+    return [*(["prompt"] * (len(exchange.turns) - 1)), last]  # type: ignore[list-item]
+
+
+def _ids(member: tuple[Exchange, list[tuple[TurnScorer, Run]]]) -> list[int]:
+    return [i for _, run in member[1] for piece in run.pieces for i in piece.ids]
+
+
+def _reach(runs: Sequence[tuple[TurnScorer, Run]], stage: Stage) -> int:
+    """How many tokens of an exchange a stage has to read: up to the end of the last turn that is escalated."""
+    reach = end = 0
+    for _, run in runs:
+        end += sum(len(piece.ids) for piece in run.pieces)
+        theta = stage.escalate[run.view]
+        if theta == ALWAYS or escalated(run.z, theta).any():
+            reach = end
+    return reach
+
+
+def _states(backbone: Backbone, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Hidden states [tokens, layers, width] of token sequences, in one padded forward where they are short; of none, nothing."""
+    nothing = torch.empty(0, len(backbone.layers), backbone.width)
+    longest = max(map(len, rows))
+    if longest > min(BATCH_TOKENS, backbone.context):
+        # A long exchange goes through a stream: its attention would not fit a padded batch.
+        return [backbone.stream().feed(row) if row else nothing for row in rows]
+    asked = [number for number, row in enumerate(rows) if row]
+    states = backbone.batch([rows[number] for number in asked]) if asked else None
+    out = [nothing] * len(rows)
+    for at, number in enumerate(asked):
+        assert states is not None
+        out[number] = states[at, : len(rows[number])]
+    return out

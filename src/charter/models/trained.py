@@ -7,20 +7,35 @@ from dataclasses import dataclass, field
 from charter.models.calibrate import Calibration
 from charter.models.cascade import Cascade
 from charter.models.recalibrate import DevScores
+from charter.models.stage import ALWAYS
+from charter.models.value_head import Tuned
 from charter.records import View
+from charter.statistics import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How one view's stage takes part, chosen on the dev split."""
+
+    mix: float
+    """Its share of the logit."""
+    threshold: float = ALWAYS
+    """Logit of the stages before it from which it is asked."""
+    read: Interval | None = None
+    """Share of the tokens of ordinary dev exchanges that it reads; None where it reads all."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
     """What serving needs for one view, and its evidence."""
 
-    mix: float
-    """The probe's share."""
+    gates: tuple[Gate, ...]
+    """Of the probe, and of the value head where there is one."""
     temperature: float
     offset: float
     calibration: Calibration
     dev: DevScores = field(compare=False, repr=False)
-    """The dev split's scores at this mix, from which the thresholds can be moved later."""
+    """The dev split's scores as they are served, from which the thresholds can be moved later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +51,7 @@ class Trained:
     """View and split to the number of examples."""
     rows: dict[View, str]
     """What each view was trained and calibrated on, and the layers chosen on, as a digest."""
+    balanced_budget: float | None = None
+    """Of the second, more sensitive operating point; None for its default."""
+    head: Tuned | None = field(default=None, compare=False, repr=False)
+    """The value head as data, where one was trained."""

@@ -5,7 +5,7 @@ The factors are multiplied into the backbone's weights when they are loaded, so 
 
     z_t = W h_t + b,    h_t the state after the last block that is run and the model's closing norm
 
-There is no average over tokens: the heads were trained on the running maximum that serving acts on.
+There is no average over tokens: the heads were trained on the running maximum, which is their logit in the cascade.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from charter.errors import BackboneError, GuardError
-from charter.models.backbone import Backbone, Stream, _fingerprint
+from charter.models.backbone import Backbone, _fingerprint
 from charter.records import View
 
 KEY = "charter"
@@ -155,7 +155,7 @@ class FinalBackbone(Backbone):
 class ValueHead:
     """A trained value head, ready to serve: its own backbone, changed, and the heads on it.
 
-    It has the face of a `Probe` (`logits` of hidden states), so whatever reads a probe can read it.
+    It has the face of a `Probe` (`turn`, `logits` of hidden states), so a cascade takes either for a stage.
     """
 
     def __init__(self, tuned: Tuned, backbone: str | None = None) -> None:
@@ -187,37 +187,29 @@ class ValueHead:
         states = self.backbone.batch(rows)
         return [self.logits(own[: len(row)], view) for own, row in zip(states, rows, strict=True)]
 
-    def stream(self) -> ValueStream:
-        """A new, empty stream."""
-        return ValueStream(self)
+    def turn(self, view: View) -> ValueTurn:
+        """The state for a new turn."""
+        return ValueTurn(self, view)
 
     @property
     def flops_per_token(self) -> float:
-        """2 FLOPs a weight, of the blocks that are run and of one view's heads."""
-        return self.backbone.flops_per_token + 2.0 * next(iter(self.weights.values())).size
+        """2 FLOPs a weight of one view's heads; the backbone's are its own."""
+        return 2.0 * next(iter(self.weights.values())).size
 
 
-class ValueStream:
-    """One growing token sequence: each token is computed once, and its logits are those of the batch to about 1e-3."""
+class ValueTurn:
+    """The value head over one turn: the running maximum of its logits, which it was trained on."""
 
-    def __init__(self, head: ValueHead) -> None:
-        self._head = head
-        self._stream: Stream = head.backbone.stream()
+    def __init__(self, head: ValueHead, view: View) -> None:
+        self._head, self._view = head, view
+        self._highest = np.full(len(head.biases[view]), -np.inf, np.float32)
 
-    @property
-    def length(self) -> int:
-        """Tokens read so far."""
-        return self._stream.length
-
-    def feed(self, ids: Sequence[int], view: View) -> NDArray[np.float32]:
-        """Append tokens; returns their logits, float32 [tokens, heads].
-
-        Raises:
-            BackboneError: the context would overflow.
-        """
-        if not ids:
-            return np.empty((0, len(self._head.biases[view])), np.float32)
-        return self._head.logits(self._stream.feed(ids), view)
+    def push(self, states: Tensor) -> NDArray[np.float32]:
+        """States [tokens, 1, width] of the turn's next tokens to running maxima [tokens, heads]."""
+        raw = np.concatenate([self._highest[None], self._head.logits(states, self._view)])
+        highest: NDArray[np.float32] = np.maximum.accumulate(raw)
+        self._highest = highest[-1]
+        return highest[1:]
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], record: str) -> None:

@@ -99,5 +99,5 @@ def reopener(out: Path) -> Reopen:
 
 def of_guard(guard: Guard) -> CascadeGuard:
     """A loaded guard, as fast and as exact as it was right after its training."""
-    guard.cascade.backbone.hurry()
+    guard.cascade.hurry()
     return CascadeGuard(guard.cascade, guard.policies["prompt"], guard.hash)

@@ -56,12 +56,16 @@ def _filled(context: dict[str, Any]) -> str:
 
 def _text_parts(evaluation: dict[str, Any], scores: Results, guard: Guard) -> dict[str, Any]:
     return {
-        **{key: evaluation[key] for key in ("guard", "seed", "sets", "slices", "families", "clauses", "streaming", "cost", "command")},
+        **{
+            key: evaluation[key]
+            for key in ("guard", "seed", "sets", "slices", "families", "clauses", "streaming", "cost", "stages", "command")
+        },
         "headline": headline(evaluation),
         "caveats": caveats(evaluation),
         "views": guard.record.views,
+        "points": guard.thresholds,
         "n_examples": guard.record.n_examples,
-        "near_miss_budget": guard.record.near_miss_budget,
+        "near_miss_budget": guard.budgets[1],
         "backbone": guard.record.backbone,
         "layers": guard.record.layers,
         "titles": {c.id: c.title for c in guard.constitution.clauses},
@@ -77,7 +81,8 @@ def _figures(evaluation: dict[str, Any], scores: Results, guard: Guard) -> dict[
     both = [s for s in scores.sets if s.labels.any() and not s.labels.all()]
     shown = _largest(both or list(scores.sets))
     thresholds = {view: policy.threshold for view, policy in guard.policies.items()}
-    budgets = dict.fromkeys(GROUPS, guard.record.budget) | {NEAR: guard.record.near_miss_budget}
+    ordinary, near = guard.budgets
+    budgets = dict.fromkeys(GROUPS, ordinary) | {NEAR: near}
     groups = {
         title: {f"{name}  ({row['n']:,})": row["fpr"] for name, row in group.items()} for title, group in slice_groups(evaluation).items()
     }

@@ -1,72 +1,140 @@
-"""What a view's heads make of the dev split: running maxima, as serving sees them, for one mix of probe and screen or for several.
+"""What the scorers make of the dev split: every stage's logit of every token, kept on the disk, and running maxima as serving sees them.
 
-Mixing is linear in the logits of the two scorers, so one pass that keeps them apart serves all mixes.
+Shares and escalation thresholds are chosen on what is kept, so each stage reads the dev split once, however many are tried.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charter.constitution import Constitution
-from charter.models.cascade import PRIOR, Cascade, TurnScorer
+from charter.models.calibrate import NEAR_MISS
+from charter.models.cascade import Cascade
+from charter.models.probe import WINDOW
 from charter.models.recalibrate import DevScores
+from charter.models.screen import Screen
+from charter.models.stage import PRIOR, Reader, escalated, mixed
+from charter.models.trained import Gate
 from charter.records import View
+from charter.statistics import Interval, absent, ratio
 from charter.training.table import Table, tables, training_rows
 
 Progress = Callable[[str, int, int], None]
 
 
-def kept_peaks(cascade: Cascade, dev: Table, mixes: Sequence[float], folder: Path, progress: Progress) -> NDArray[np.float32]:
-    """`peaks`, read from the folder where the same scorers have met the same exchanges before: half of a build that changed nothing."""
-    file = folder / f"peaks-{_digest(cascade, dev, mixes)}.npy"
-    shape = len(mixes), len(dev.exchanges), 1 + len(cascade.clauses)
+class DevLogits:
+    """Every stage's logits of a dev table's scored tokens, float32 on disk: [tokens, 1 + stages, heads], turn by turn."""
+
+    def __init__(self, cascade: Cascade, dev: Table, folder: Path, progress: Progress) -> None:
+        """Let every stage read the whole table once; or take up what the same scorers have left in the folder: half of a build.
+
+        Raises:
+            BackboneError: an exchange is longer than the context.
+        """
+        self.dev, self.clauses = dev, cascade.clauses
+        name = f"dev-{_digest(cascade, dev)}"
+        logits, turns = folder / f"{name}.f32", folder / f"{name}.npy"
+        found = _turns(turns)
+        stages = 1 + len(cascade.stages), 1 + len(cascade.clauses)
+        if found is None or not logits.is_file() or logits.stat().st_size != 4 * int(found[:, 1].sum()) * stages[0] * stages[1]:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = _write(cascade, dev, logits, turns, progress)
+        self._turns = found
+        self._lengths = np.zeros(len(dev.exchanges), np.int64)
+        np.maximum.at(self._lengths, found[:, 0], found[:, 3])
+        self._logits = np.memmap(logits, np.float32, "r", shape=(int(found[:, 1].sum()), *stages))
+
+    def scores(self, gates: Sequence[Gate]) -> DevScores:
+        """Running maxima of all heads, with the table's labels and slices; a gate for each of the first stages, the rest left out."""
+        return dev_scores(self.dev, self.peaks(gates), self.clauses)
+
+    def peaks(self, gates: Sequence[Gate], heads: int | None = None) -> NDArray[np.float32]:
+        """Highest logit of each exchange: [exchanges, heads], of the first `heads` where a number is given."""
+        out = np.full((len(self._lengths), self._logits.shape[2] if heads is None else heads), -np.inf, np.float32)
+        for row, _, z, _ in self._passed(gates, heads):
+            out[row] = np.maximum(out[row], z.max(0))
+        return out
+
+    def read(self, gates: Sequence[Gate]) -> Interval:
+        """Share of the tokens of ordinary harmless exchanges that the last of these stages reads, with its interval over exchanges."""
+        read = np.zeros(len(self._lengths), np.int64)
+        for row, end, _, asked in self._passed(gates, 1):
+            if asked:
+                read[row] = end
+        rows = self.ordinary
+        return ratio(read[rows], self._lengths[rows], 0) if rows.any() else absent(0)
+
+    @property
+    def ordinary(self) -> NDArray[np.bool_]:
+        """[exchanges]: harmless, and no near miss."""
+        near = [name.startswith(NEAR_MISS) and name not in self.dev.ordinary for name in self.dev.slices]
+        return np.asarray((self.dev.labels[:, 0] < 0.5) & ~np.array(near, bool))
+
+    def _passed(self, gates: Sequence[Gate], heads: int | None) -> Iterator[tuple[int, int, NDArray[np.float32], bool]]:
+        """Each turn's row and end, its logits after these stages, and whether the last of them was asked."""
+        start = 0
+        for row, tokens, end, _ in self._turns.tolist():
+            apart = np.asarray(self._logits[start : start + tokens, :, :heads])
+            z, asked = apart[:, 0], np.ones(tokens, bool)
+            for number, gate in enumerate(gates, 1):
+                asked = escalated(z, gate.threshold)
+                z = mixed(z, np.where(asked[:, None], apart[:, number], np.float32(PRIOR)), gate.mix)
+            yield row, end, z, bool(asked.any())
+            start += tokens
+
+
+def _write(cascade: Cascade, dev: Table, logits: Path, turns: Path, progress: Progress) -> NDArray[np.int64]:
+    """Both files, to the side and then renamed, the turns last; returns them: of each turn its row, its scored tokens, the tokens of the
+    row up to its end and all of the row's."""
+    found: list[tuple[int, int, int, int]] = []
+    order = sorted(range(len(dev.exchanges)), key=lambda row: sum(len(turn.content) for turn in dev.exchanges[row].turns))
+    aside = logits.with_name(f"{logits.name}.{os.getpid()}.part")
+    with aside.open("wb") as file:
+        for number, (row, runs) in enumerate(zip(order, cascade.reading_all().apart([dev.exchanges[row] for row in order]), strict=True)):
+            ends = np.cumsum([sum(len(piece.ids) for piece in run.pieces) for run in runs]).tolist()
+            for run, end in zip(runs, ends, strict=True):
+                if run.view == dev.view:
+                    file.write(np.stack(run.apart, 1).astype(np.float32).tobytes())
+                    found.append((row, len(run.z), end, ends[-1]))
+            progress(f"calibration, {dev.view} view", number + 1, len(order))
+    os.replace(aside, logits)
+    out = np.array(found, np.int64)
+    aside = turns.with_name(f"{turns.name}.{os.getpid()}.part")
+    with aside.open("wb") as file:
+        np.save(file, out)
+    os.replace(aside, turns)
+    return out
+
+
+def _turns(path: Path) -> NDArray[np.int64] | None:
+    """The turns that an earlier run left; None where there is nothing whole."""
     try:
-        found: NDArray[np.float32] = np.load(file, allow_pickle=False)
-        if found.shape == shape and found.dtype == np.float32:
-            return found
+        found: NDArray[np.int64] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        pass  # none yet, or damaged: it is made anew
-    found = peaks(cascade, dev, mixes, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{file.name}.{os.getpid()}.part")
-    with aside.open("wb") as out:
-        np.save(out, found)
-    os.replace(aside, file)
-    return found
+        return None  # none yet, or damaged: it is made anew
+    return found if found.ndim == 2 and found.shape[1] == 4 and found.dtype == np.int64 else None
 
 
-def _digest(cascade: Cascade, dev: Table, mixes: Sequence[float]) -> str:
-    """Tells all that the peaks depend on: 16 hex digits."""
-    view, backbone = dev.view, cascade.backbone
-    sha = hashlib.sha256(repr((view, backbone.fingerprint, backbone.dtype, backbone.layers, tuple(mixes), PRIOR)).encode())
-    for scorer in (cascade.probe, cascade.screen):
+def _digest(cascade: Cascade, dev: Table) -> str:
+    """Tells all that the logits depend on: 16 hex digits."""
+    view = dev.view
+    sha = hashlib.sha256(repr((view, PRIOR, WINDOW)).encode())
+    for stage in cascade.stages:
+        sha.update(repr((stage.backbone.fingerprint, stage.backbone.dtype, stage.backbone.layers)).encode())
+    scorers: list[Screen | Reader] = [cascade.probe, cascade.screen, *([cascade.head.reader] if cascade.head else [])]
+    for scorer in scorers:
         sha.update(scorer.weights[view].tobytes() + scorer.biases[view].tobytes())
     if hidden := cascade.probe.hidden.get(view):
         sha.update(hidden.inner.tobytes() + hidden.bias.tobytes() + hidden.outer.tobytes())
     for exchange in dev.exchanges:
         sha.update(repr(exchange.turns).encode())
     return sha.hexdigest()[:16]
-
-
-def peaks(cascade: Cascade, dev: Table, mixes: Sequence[float], progress: Progress) -> NDArray[np.float32]:
-    """Running maximum of every head's logit at the end of each exchange: [mixes, exchanges, heads]. A mix is the probe's share."""
-    out = np.full((len(mixes), len(dev.exchanges), 1 + len(cascade.clauses)), -np.inf, np.float32)
-    shares = np.array(mixes, np.float32)[:, None, None]
-    order = sorted(range(len(dev.exchanges)), key=lambda row: sum(len(turn.content) for turn in dev.exchanges[row].turns))
-    for number, (row, turns) in enumerate(zip(order, cascade.read([dev.exchanges[row] for row in order]), strict=True)):
-        for turn_view, pieces, states in turns:
-            if turn_view == dev.view:
-                probe, screen, share = TurnScorer(cascade, dev.view).apart(pieces, states)
-                z = PRIOR + share[:, None] * (shares * probe + (1 - shares) * screen - PRIOR)
-                out[:, row] = np.maximum(out[:, row], z.max(1))
-        progress(f"calibration, {dev.view} view", number + 1, len(order))
-    return out
 
 
 def dev_scores(dev: Table, logits: NDArray[np.float32], clauses: Sequence[str]) -> DevScores:
@@ -82,16 +150,25 @@ def dev_scores(dev: Table, logits: NDArray[np.float32], clauses: Sequence[str]) 
 
 
 def score_dev(cascade: Cascade, data: Path, constitution: Constitution, progress: Progress = lambda *_: None) -> dict[View, DevScores]:
-    """The dev split of a folder of examples under a guard's scorers, both views.
+    """The dev split of a folder of examples under a guard's scorers as they are served, both views.
 
     Raises:
         DataError: the examples can't be read, belong to another constitution, or are too few on one side.
     """
     data_tables = tables(training_rows(data), constitution)
-    cascade.backbone.hurry()
+    cascade.hurry()
     views: tuple[View, ...] = ("prompt", "exchange")
-    found = {}
-    for view in views:
-        dev = data_tables[view, "dev"]
-        found[view] = dev_scores(dev, peaks(cascade, dev, (cascade.mix[view],), progress)[0], cascade.clauses)
-    return found
+    return {
+        view: dev_scores(data_tables[view, "dev"], _served(cascade, data_tables[view, "dev"], progress), cascade.clauses) for view in views
+    }
+
+
+def _served(cascade: Cascade, dev: Table, progress: Progress) -> NDArray[np.float32]:
+    out = np.empty((len(dev.exchanges), 1 + len(cascade.clauses)), np.float32)
+    order = sorted(range(len(dev.exchanges)), key=lambda row: sum(len(turn.content) for turn in dev.exchanges[row].turns))
+    for number, (row, scored) in enumerate(zip(order, cascade.batch([dev.exchanges[row] for row in order]), strict=True)):
+        logits = scored.logits(dev.view)
+        assert logits is not None
+        out[row] = logits.max(0)
+        progress(f"calibration, {dev.view} view", number + 1, len(order))
+    return out

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.models.backbone import Backbone
-from charter.models.cascade import PRIOR
+from charter.models.stage import PRIOR
 from charter.records import Exchange, View
 from charter.training.activations import Windows
 from charter.training.losses import smoothing_matrix

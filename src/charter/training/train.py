@@ -1,11 +1,12 @@
-"""Examples to scorers: read, screen, activations, probe with its hidden layer, mix, calibrate. `train` reads as that list.
+"""Examples to scorers: read, screen, activations, probe with its hidden layer, perhaps a value head, mix, calibrate. `train` reads as that list.
 
 Nothing here looks at the test split: the train split fits and chooses layers and penalty, the dev split mix and thresholds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from charter.models.backbone import Backbone
 from charter.models.cascade import Cascade
 from charter.models.probe import Hidden, Probe
 from charter.models.screen import Screen
-from charter.models.trained import Trained
+from charter.models.trained import OperatingPoint, Trained
+from charter.models.value_head import Tuned, ValueHead
 from charter.records import View
 from charter.training.activations import ActivationStore, Windows
 from charter.training.hidden import UNITS, fit_hidden, joined
@@ -28,6 +30,8 @@ from charter.training.recipe import Loss, Recipe
 from charter.training.screen import fit_screen
 from charter.training.search import choose
 from charter.training.table import Table, tables, training_rows
+from charter.training.value_head import Options as HeadOptions
+from charter.training.value_head import fit_value_head
 
 Heads = tuple[NDArray[np.float32], NDArray[np.float32]]
 ProbeHeads = tuple[NDArray[np.float32], NDArray[np.float32], Hidden | None]
@@ -54,6 +58,12 @@ class Options:
     """Of the linear probe (`training.recipe`); the default is the paper's."""
     cache: Path | None = None
     """Where activations are kept between runs; None for the user's cache."""
+    balanced_budget: float | None = None
+    """Of the second, more sensitive operating point; None for its default."""
+    screen_first: bool = False
+    """Run the backbone only on what the screen finds suspicious."""
+    value_head: HeadOptions | None = None
+    """Train a value head as well, which is asked about what screen and probe find suspicious. Its backbone and seed are this run's."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -67,7 +77,7 @@ def train(
     progress: Progress = lambda *_: None,
     before: Trained | None = None,
 ) -> Trained:
-    """Train the screen and the probe for both views and calibrate them to the budget.
+    """Train the screen, the probe and, if asked for, a value head for both views, and calibrate them to the budget.
 
     Args:
         data: an examples.parquet, the folder that holds it (and the rows of red-team rounds), or such files, examples first.
@@ -77,11 +87,14 @@ def train(
     Raises:
         DataError: the examples can't be read, belong to another constitution, or are too few on one side.
         BackboneError: the backbone can't be loaded or read.
+        MissingExtra: what trains a value head is not installed.
     """
     data_tables = tables(training_rows(data), constitution)
     chosen_on = data_tables["prompt", "train"]
     layers = chosen_on.digest(chosen_on.base)
     rows = {view: layers + data_tables[view, "train"].digest() + data_tables[view, "dev"].digest() for view in VIEWS}
+    if options.value_head:  # one model for both views: neither stands while the other changes
+        rows = dict.fromkeys(VIEWS, "".join(rows.values()))
     kept = frozenset(view for view in VIEWS if before and before.rows[view] == rows[view])
     screens = {
         view: fit_screen(data_tables[view, "train"].exchanges, data_tables[view, "train"].labels, view)
@@ -94,18 +107,41 @@ def train(
         old = before.cascade.probe
         probes |= {view: (old.weights[view], old.biases[view], old.hidden.get(view)) for view in kept}
     clauses = data_tables["prompt", "train"].clauses
-    unmixed = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), dict.fromkeys(VIEWS, 0.5))
+    cascade = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), dict.fromkeys(VIEWS, 0.5))
+    head = before.head if before and kept else _fit_head(data_tables, options, progress)
+    if head:
+        cascade = cascade.with_head(ValueHead(head, options.backbone), dict.fromkeys(VIEWS, 0.5), cascade.escalate)
     budgets, cache = (options.budget, options.near_miss_budget), (options.cache or cache_folder() / "activations") / "dev"
-    backbone.hurry()
+    gated = {number for number, wanted in enumerate((options.screen_first, head is not None)) if wanted}
+    cascade.hurry()
     points = {
         view: before.points[view]
         if before and view in kept
-        else operating_point(unmixed, data_tables[view, "dev"], view, *budgets, cache, progress)
+        else operating_point(cascade, data_tables[view, "dev"], view, *budgets, gated, cache, progress)
         for view in VIEWS
     }
-    cascade = replace(unmixed, mix={view: point.mix for view, point in points.items()})
     counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()}
-    return Trained(cascade, points, *budgets, options.seed, counts, rows)
+    return Trained(_served(cascade, points), points, *budgets, options.seed, counts, rows, options.balanced_budget, head)
+
+
+def _served(cascade: Cascade, points: Mapping[View, OperatingPoint]) -> Cascade:
+    """The cascade with the shares and escalation thresholds that were chosen."""
+    mixes, thresholds = (
+        [{view: getattr(point.gates[n], part) for view, point in points.items()} for n in range(len(cascade.stages))]
+        for part in ("mix", "threshold")
+    )
+    head = cascade.head and replace(cascade.head, mix=mixes[-1], escalate=thresholds[-1])
+    return replace(cascade, mix=mixes[0], escalate=thresholds[0], head=head)
+
+
+def _fit_head(data: Mapping[tuple[View, str], Table], options: Options, progress: Progress) -> Tuned | None:
+    """A value head on the rows of both views, if it is wanted; a run that was killed goes on in the cache."""
+    if options.value_head is None:
+        return None
+    own = replace(options.value_head, backbone=options.backbone, seed=options.seed)
+    training = [data[view, "train"] for view in VIEWS]
+    run = hashlib.sha256(repr((own, [table.digest() for table in training])).encode()).hexdigest()[:16]
+    return fit_value_head(training, (options.cache or cache_folder()) / "value-head" / run, own, progress)
 
 
 def _probes(
