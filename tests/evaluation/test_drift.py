@@ -46,6 +46,10 @@ class Promise:
     name: str = "g"
     hash: str = "h"
 
+    @property
+    def budgets(self) -> tuple[float, float]:
+        return self.record.budget, self.record.near_miss_budget
+
 
 def promise(budget: float, near: float = 0.3) -> Any:
     return Promise(Budgets(budget, near), parse(YAML, "x"))

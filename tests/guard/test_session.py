@@ -151,7 +151,7 @@ def test_a_copy_goes_on_by_itself_and_shares_the_model(random_cascade: Cascade) 
     twin.flush()
     assert session.push(REPLY[half:]) + session.flush() == alone.push(REPLY[half:]) + alone.flush()
     assert session.reply_verdict == alone.reply_verdict
-    assert session.clause_scores == alone.clause_scores != twin.clause_scores
+    assert session.clause_scores == alone.clause_scores
 
 
 def test_a_guards_lookahead_keeps_the_last_tokens_until_the_end(random_cascade: Cascade) -> None:

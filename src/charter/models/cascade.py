@@ -248,9 +248,9 @@ class Session:
         """A copy that goes on by itself from here; the model and the scorers' weights are shared with it, the cached keys are not."""
         cascade = self._cascade
         shared: list[Any] = [cascade, self._encoder, *cascade.probe.hidden.values()]
-        for scorer in (cascade.screen, *(stage.reader for stage in cascade.stages)):
-            shared += [scorer, *scorer.weights.values(), *scorer.biases.values()]
-        shared += [stage.backbone for stage in cascade.stages]
+        shared += [*cascade.screen.weights.values(), *cascade.screen.biases.values()]
+        for stage in cascade.stages:
+            shared += [stage.backbone, stage.reader, *stage.reader.weights.values(), *stage.reader.biases.values()]
         memo.update({id(part): part for part in shared})
         twin = object.__new__(Session)
         with torch.inference_mode():
