@@ -26,6 +26,8 @@ MIXES = tuple(np.round(np.arange(0.3, 1.01, 0.1), 1).tolist())
 """Shares of a stage that are tried."""
 ESCALATED = tuple(np.geomspace(0.8, 0.001, 24).tolist())
 """Shares of ordinary dev exchanges at which an escalation threshold is tried."""
+CLEAR = 1e-3
+"""How far a threshold keeps from the score it is set by: streamed and batched scores differ by a tenth of that."""
 LOSS = 0.01
 """Share of the dev recall that escalation may cost."""
 
@@ -67,9 +69,9 @@ def operating_point(
 
 
 def tried(ordinary: NDArray[np.float32]) -> list[float]:
-    """Escalation thresholds, the highest first: above all of these peaks [exchanges], then at their quantiles."""
-    above = np.nextafter(ordinary.max(), np.float32(np.inf))
-    return [float(above), *np.quantile(ordinary, [1 - share for share in reversed(ESCALATED)]).tolist()]
+    """Escalation thresholds, the highest first: just above all of these peaks [exchanges], then just above their quantiles."""
+    places = [1.0, *(1 - share for share in reversed(ESCALATED))]
+    return [float(place) for place in np.quantile(ordinary.astype(np.float64), places) + CLEAR]
 
 
 def _escalating(logits: DevLogits, before: Sequence[Gate], gate: Gate, calibrated: Calibrated) -> Gate:
