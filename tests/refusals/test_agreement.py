@@ -17,7 +17,7 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(ROWS)
 def test_figures_equal_those_of_scikit_learn(rows: list[tuple[str, str]]) -> None:
     labels, did = zip(*rows, strict=True)
