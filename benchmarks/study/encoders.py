@@ -111,7 +111,9 @@ def _package(name: str) -> Any:
 @lru_cache(maxsize=1)
 def _model(folder: str, file: str | None) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     named = {"gguf_file": file} if file else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, **named)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32, **named).eval()
