@@ -5,7 +5,7 @@
     .venv/bin/python benchmarks/ablations.py --examples runs/study --data FOLDER --write    # what is missing, then docs/study.md
 
 Each cell is a JSON file in `--out`; one that is there is not run again unless its data or sizes changed. `--only recipe` (or
-`recipe/softmax-16`) runs a part, `--limit 100` a tiny one. `--data` names a folder of development benchmarks, which are only measured on.
+`recipe/softmax-16`) runs a part, `--limit 200` a small one. `--data` names a folder of development benchmarks, which are only measured on.
 """
 
 from __future__ import annotations
