@@ -158,3 +158,12 @@ def test_separable_scores_keep_a_finite_temperature_and_one_class_is_an_error() 
     for labels in ([True, True], [False, False]):
         with pytest.raises(NoData):
             platt([0.0, 1.0], labels)
+
+
+def test_a_wide_budget_does_not_judge_slices_too_small_for_the_strict_one() -> None:
+    """Thirty rows certify 10 % only without any flag: alone, one stray row among thousands would set the threshold."""
+    scores = {"chat": np.linspace(0, 0.5, 200), "odd": np.append(np.zeros(29), 0.99)}
+    assert calibrate(scores, 0.1, 0.25).threshold > 0.99
+    together = calibrate(scores, 0.1, 0.25, alone=0.01)
+    assert together.threshold < 0.5
+    assert together.certified

@@ -137,7 +137,7 @@ def balanced(
     budget = max(BALANCED, least) if budget is None else budget
     near = min(0.9, max(near, BALANCED_NEAR_MISSES * budget))
     wider = {clauses.index(name): rate * budget / least for name, rate in own.items()}
-    found = {view: thresholds(point(scores, budget, near, wider, ordinary), clauses) for view, scores in dev.items()}
+    found = {view: thresholds(point(scores, budget, near, wider, ordinary, least), clauses) for view, scores in dev.items()}
     return PointRecord(budget=budget, near_miss_budget=near, views=found)
 
 

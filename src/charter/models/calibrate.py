@@ -94,8 +94,9 @@ def platt(logits: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
 
 
 def calibrate(
-    scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: float, ordinary: Collection[str] = (), least: float = 0.0
-) -> Calibration:
+    scores: Mapping[str, ArrayLike], budget: float, near_miss_budget: float, ordinary: Collection[str] = (), least: float = 0.0,
+    alone: float = 1.0,
+) -> Calibration:  # fmt: skip
     """The smallest threshold that keeps every slice within its budget.
 
     Args:
@@ -104,11 +105,13 @@ def calibrate(
         near_miss_budget: the same for the slices `permitted:<clause>` and `restricted:<clause>` together, which are written to be confusable.
         ordinary: slices that are ordinary traffic in spite of such a name: permitted clauses that are nobody's counterpart.
         least: the threshold is not lower than this, whatever the budgets allow.
+        alone: a slice is judged by itself where it could certify this rate as well as the budget. A wide budget would else judge slices
+            of thirty rows, whose bounds allow no flag at all, and end above a strict budget's threshold.
 
     Raises:
         NoData: there is no harmless exchange.
     """
-    groups = _groups({name: np.asarray(s, float) for name, s in scores.items() if np.size(s)}, budget, near_miss_budget, ordinary)
+    groups = _groups({name: np.asarray(s, float) for name, s in scores.items() if np.size(s)}, budget, near_miss_budget, ordinary, alone)
     if not groups:
         raise NoData("calibration needs harmless exchanges in the dev split")
     threshold = max(least, *(_smallest(s, rate) for s, rate in groups.values()))
@@ -120,10 +123,12 @@ def calibrate(
 Group = tuple[NDArray[np.float64], float]
 
 
-def _groups(scores: dict[str, NDArray[np.float64]], budget: float, near_miss_budget: float, ordinary: Collection[str]) -> dict[str, Group]:
+def _groups(
+    scores: dict[str, NDArray[np.float64]], budget: float, near_miss_budget: float, ordinary: Collection[str], alone_at: float
+) -> dict[str, Group]:
     near = {name: s for name, s in scores.items() if name.startswith(NEAR_MISS) and name not in ordinary}
     traffic = {name: s for name, s in scores.items() if name not in near}
-    alone = {name: (s, budget) for name, s in traffic.items() if len(s) >= certifiable(budget)}
+    alone = {name: (s, budget) for name, s in traffic.items() if len(s) >= certifiable(min(budget, alone_at))}
     small = [s for name, s in traffic.items() if name not in alone]
     groups: dict[str, Group] = dict(alone)
     if small:

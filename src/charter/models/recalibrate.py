@@ -66,7 +66,9 @@ class Point:
         return ViewPolicy(self.calibration.threshold, self.temperature, self.offset, own)
 
 
-def point(dev: DevScores, budget: float, near_miss_budget: float, own: Mapping[int, float], ordinary: Collection[str] = ()) -> Point:
+def point(
+    dev: DevScores, budget: float, near_miss_budget: float, own: Mapping[int, float], ordinary: Collection[str] = (), alone: float = 1.0
+) -> Point:
     """The probability scale by maximum likelihood, and the smallest thresholds that keep the budgets on every slice.
 
     Args:
@@ -75,6 +77,7 @@ def point(dev: DevScores, budget: float, near_miss_budget: float, own: Mapping[i
         own: a clause's place among the clauses to its own budget, a part of the guard's. One without a restricted row in this view is
             passed over: its head has learned nothing here.
         ordinary: slices that are ordinary traffic in spite of their names.
+        alone: see `calibrate`.
 
     Raises:
         NoData: there is no harmless or no restricted row.
@@ -93,11 +96,11 @@ def point(dev: DevScores, budget: float, near_miss_budget: float, own: Mapping[i
         if dev.labels[:, 1 + clause].any():
             head = probability[:, 1 + clause]
             # An own budget too small to be certified is kept as observed, which may be more than the guard's bound allows.
-            least = calibrate(dev.harmless(np.where(taken, ABOVE_ALL, head)), budget, near_miss_budget, ordinary).threshold
-            own_threshold = calibrate(dev.harmless(head), rate, near_miss_budget * rate / budget, ordinary, least)
+            least = calibrate(dev.harmless(np.where(taken, ABOVE_ALL, head)), budget, near_miss_budget, ordinary, alone=alone).threshold
+            own_threshold = calibrate(dev.harmless(head), rate, near_miss_budget * rate / budget, ordinary, least, alone)
             found[clause] = OwnThreshold(rate, own_threshold)
             taken |= head >= own_threshold.threshold
-    calibration = calibrate(dev.harmless(np.where(taken, ABOVE_ALL, probability[:, 0])), budget, near_miss_budget, ordinary)
+    calibration = calibrate(dev.harmless(np.where(taken, ABOVE_ALL, probability[:, 0])), budget, near_miss_budget, ordinary, alone=alone)
     return Point(temperature, offset, calibration, found)
 
 
