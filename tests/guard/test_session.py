@@ -142,16 +142,15 @@ def test_clause_scores_are_the_highest_of_prompt_and_reply_together(random_casca
 def test_a_copy_goes_on_by_itself_and_shares_the_model(random_cascade: Cascade) -> None:
     import copy
 
-    session, alone = (_session(random_cascade, PASSES, ViewPolicy(1.0, 1.0, 0.0)) for _ in range(2))
-    half = len(REPLY) // 2
-    assert session.push(REPLY[:half]) == alone.push(REPLY[:half])
+    session, alone, other = (_session(random_cascade, PASSES, PASSES) for _ in range(3))
+    half, another = len(REPLY) // 2, " and something else altogether"
+    for each in (session, alone, other):
+        each.push(REPLY[:half])
     twin = copy.deepcopy(session)
     assert twin._reply._session._cascade is random_cascade
-    twin.push("something else altogether")
-    twin.flush()
-    assert session.push(REPLY[half:]) + session.flush() == alone.push(REPLY[half:]) + alone.flush()
-    assert session.reply_verdict == alone.reply_verdict
-    assert session.clause_scores == alone.clause_scores
+    for goes_on, by_itself, rest in ((twin, other, another), (session, alone, REPLY[half:])):
+        assert goes_on.push(rest) + goes_on.flush() == by_itself.push(rest) + by_itself.flush()
+        assert (goes_on.reply_verdict, goes_on.clause_scores) == (by_itself.reply_verdict, by_itself.clause_scores)
 
 
 def test_a_guards_lookahead_keeps_the_last_tokens_until_the_end(random_cascade: Cascade) -> None:
