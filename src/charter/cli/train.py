@@ -23,7 +23,7 @@ ProbeLoss = Annotated[
 BackboneName = Annotated[str, typer.Option(help="Model whose hidden states are read: embedded, a folder, or a hub id.")]
 BalancedBudget = Annotated[
     float | None,
-    typer.Option(min=1e-6, max=0.5, help="Budget of the second, more sensitive operating point, `balanced`; 0.1 if left out."),
+    typer.Option(min=1e-6, max=0.5, help="Budget of the second, more sensitive operating point, `balanced`; 0.13 if left out."),
 ]
 ScreenFirst = Annotated[bool, typer.Option("--screen-first", help="Run the backbone only on what the screen finds suspicious.")]
 ValueHead = Annotated[

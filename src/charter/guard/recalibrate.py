@@ -21,7 +21,7 @@ from charter.models.recalibrate import DevScores, Point, point, recall
 from charter.records import View
 from charter.statistics import Interval
 
-BALANCED = 0.1
+BALANCED = 0.13
 """Budget of the balanced point; the guard's own where that is larger."""
 BALANCED_NEAR_MISSES = 2.5
 """Its budget for near misses, as a multiple; the guard's own where that is larger."""
