@@ -7,11 +7,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from charter.cli.point import Point
+
+if TYPE_CHECKING:
+    from charter.guard.holdback import GuardLike
 
 
 def command(
@@ -34,6 +37,10 @@ def command(
     ] = 128,
     max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
     point: Point = "quiet",
+    probe: Annotated[
+        Literal["own", "upstream"],
+        typer.Option(help="upstream: read the embedded upstream's own activations while it generates; own: a pass of the guard's own."),
+    ] = "own",
     audit: Annotated[str, typer.Option(help="Audit log: an SQLite file, postgresql://HOST/NAME, or `none`.")] = "charter-audit.db",
     log_content: Annotated[bool, typer.Option("--log-content", help="Keep what was said in the audit log too.")] = False,
     retain_days: Annotated[float | None, typer.Option(help="Delete verdicts that are older; keep all if left out.")] = None,
@@ -43,15 +50,25 @@ def command(
     otel: Annotated[bool, typer.Option("--otel", help="Send OpenTelemetry spans; OTEL_EXPORTER_OTLP_ENDPOINT says where.")] = False,
 ) -> None:
     """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
+    from charter.errors import UpstreamError
     from charter.gateway.audit.log import open_log
     from charter.gateway.serve import run
     from charter.gateway.settings import Settings
     from charter.gateway.spans import open_spans
-    from charter.guard.folder import load
 
-    loaded = replace(load(guard, point=point), lookahead=lookahead)
+    if probe == "upstream" and upstream != "embedded":
+        raise UpstreamError("--probe upstream reads a model that runs in this process; give --upstream embedded, or leave --probe out")
+    loaded: GuardLike
+    if probe == "upstream":
+        from charter.guard.in_process import load_in_process
+
+        loaded = load_in_process(guard, point=point, lookahead=lookahead)
+    else:
+        from charter.guard.folder import load
+
+        loaded = replace(load(guard, point=point), lookahead=lookahead)
     with ExitStack() as stack:
-        if upstream == "embedded":
+        if upstream == "embedded" and probe == "own":
             from charter.llm.embedded import embedded_server
 
             upstream = stack.enter_context(embedded_server())

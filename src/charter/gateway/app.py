@@ -20,6 +20,7 @@ from charter.gateway.choices import Chat, Completions
 from charter.gateway.counters import Counters
 from charter.gateway.errors import HTTPProblem, answer_crash, answer_problem, answer_unknown
 from charter.gateway.generate import route, unless_gone
+from charter.gateway.in_process import open_upstream
 from charter.gateway.kept import Kept
 from charter.gateway.litellm import Call, guardrail
 from charter.gateway.messages import Messages
@@ -45,7 +46,7 @@ def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = No
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.upstream = Upstream(settings)
+        app.state.upstream = open_upstream(settings)
         counters = Counters()
         observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans)
         app.state.scorer = Scorer(guard, settings, counters, observer)

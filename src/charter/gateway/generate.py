@@ -51,7 +51,8 @@ async def generate(surface: Surface, request: Request) -> Response:
         scorer.counters.blocked_prompts += 1
         return blocked(surface, conversation, body, n_choices)
     async with AsyncExitStack() as stack:
-        call = upstream.send("POST", surface.path, request.headers.items(), dump(body).encode(), surface.key_header)
+        asked = dump(body).encode()
+        call = upstream.send("POST", surface.path, request.headers.items(), asked, surface.key_header, conversation.session)
         response = await unless_gone(request, lambda: stack.enter_async_context(call))
         if response.is_success and response.headers.get("content-type", "").startswith("text/event-stream"):
             headers = reply_headers(response) | said(verdict, action)

@@ -127,6 +127,11 @@ class Conversation:
         """Whether text passes where it can't be scored. Shadow mode never blocks."""
         return self.settings.on_error == "open" or self.settings.mode == "shadow"
 
+    @property
+    def session(self) -> OpenGuard | None:
+        """The session that judged the prompt, until the first channel goes on with it."""
+        return self._first
+
     def channel(self, key: Key) -> Channel:
         """A new channel. The first one goes on with the session that judged the prompt."""
         first, self._first = self._first, None

@@ -12,9 +12,9 @@ from charter.errors import CharterError
 from charter.gateway import logs
 from charter.gateway.app import create_app
 from charter.gateway.audit.log import AuditLog
+from charter.gateway.in_process import open_upstream
 from charter.gateway.settings import Settings
 from charter.gateway.spans import Spans
-from charter.gateway.upstream import Upstream
 from charter.guard.holdback import GuardLike
 
 SHUTDOWN_S = 5
@@ -46,7 +46,7 @@ def run(
 
 
 async def _check(settings: Settings) -> None:
-    upstream = Upstream(settings)
+    upstream = open_upstream(settings)
     try:
         await upstream.check()
     finally:

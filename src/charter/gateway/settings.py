@@ -8,6 +8,8 @@ from typing import Literal
 from charter.errors import UpstreamError
 from charter.guard.policy import Mode
 
+IN_PROCESS = "embedded"
+"""In the place of a URL: the upstream is the guard's own model, in this process."""
 OnError = Literal["closed", "open"]
 OnBlock = Literal["content_filter", "error", "refusal"]
 
@@ -21,7 +23,7 @@ class Settings:
     """
 
     upstream_url: str
-    """Base URL of the OpenAI-compatible endpoint that is guarded; it ends in /v1. Requests reach no other address."""
+    """Base URL of the OpenAI-compatible endpoint that is guarded; it ends in /v1. Requests reach no other address. Or IN_PROCESS."""
     upstream_key: str | None = field(default=None, repr=False)
     """Sent to the upstream as its bearer token, in place of the client's; the client's own is passed on where this is None."""
     mode: Mode = "enforce"
@@ -50,5 +52,5 @@ class Settings:
     """Whether the audit log holds what was said; verdicts and actions it holds always."""
 
     def __post_init__(self) -> None:
-        if not self.upstream_url.startswith(("http://", "https://")):
+        if self.upstream_url != IN_PROCESS and not self.upstream_url.startswith(("http://", "https://")):
             raise UpstreamError(f"{self.upstream_url!r} is not the URL of an upstream; it looks like http://127.0.0.1:8000/v1")

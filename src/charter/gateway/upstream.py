@@ -12,6 +12,7 @@ import httpx2
 from charter.errors import UpstreamError
 from charter.gateway.errors import HTTPProblem, upstream_problem
 from charter.gateway.settings import Settings
+from charter.guard.holdback import OpenGuard
 
 CONNECT_TIMEOUT_S = 10.0
 HOP_BY_HOP = frozenset({
@@ -45,7 +46,13 @@ class Upstream:
 
     @asynccontextmanager
     async def send(
-        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes | None, key_header: str = "authorization"
+        self,
+        method: str,
+        path: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | None,
+        key_header: str = "authorization",
+        session: OpenGuard | None = None,
     ) -> AsyncIterator[httpx2.Response]:
         """The upstream's answer, its body still to be read; leaving the context closes the connection where it wasn't.
 
@@ -53,6 +60,7 @@ class Upstream:
             path: below the base URL, such as "/chat/completions".
             headers: the client's; what concerns only its own connection is taken out.
             key_header: where the upstream takes its key.
+            session: the conversation under guard, for an upstream in this process (`in_process`).
 
         Raises:
             HTTPProblem: 502 where the upstream can't be reached.

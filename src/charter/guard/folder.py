@@ -168,13 +168,14 @@ def _fill(aside: Path, record: GuardRecord, tensors: Mapping[str, Mapping[str, A
     write_text(aside / "guard.json", hashed.model_dump_json(indent=2) + "\n")
 
 
-def load(folder: Path, backbone: str | None = None, point: PointName = "quiet") -> Guard:
+def load(folder: Path, backbone: str | None = None, point: PointName = "quiet", generates: bool = False) -> Guard:
     """Load a guard folder after checking it.
 
     Args:
         folder: the folder, or the name of a shipped guard.
         backbone: where the backbone lies now, if not where the guard was trained; it must be the same model.
         point: the operating point at which it judges.
+        generates: load the whole model, so that it can answer too and be read while it does (`guard.in_process`).
 
     Raises:
         GuardError: it is missing, damaged, foreign or of another schema version.
@@ -192,9 +193,11 @@ def load(folder: Path, backbone: str | None = None, point: PointName = "quiet") 
     unknown = set(record.clauses) - {c.id for c in constitution.restricted}
     if unknown:
         raise GuardError(f"{folder}: has a head for {sorted(unknown)[0]!r}, which is no restricted clause of its constitution")
+    if generates and HEAD in record.files:
+        raise GuardError(f"{folder}: has a value head, whose weights are not those of the model that answers; serve it without `--probe upstream`")
     if point == "balanced" and record.balanced is None:
         raise GuardError(f"{folder}: has no balanced operating point; `charter calibrate {folder}` gives it one")
-    cascade = _cascade(folder, record, backbone or record.backbone)
+    cascade = _cascade(folder, record, backbone or record.backbone, generates)
     return Guard(record, constitution, cascade, digest if point == "quiet" else f"{digest}-{point}", point)
 
 
@@ -237,13 +240,14 @@ def _check_views(path: Path, record: GuardRecord) -> None:
             raise GuardError(f"{path}: {HEAD} and what the view {view} says of it do not go together; build the guard again")
 
 
-def _cascade(folder: Path, record: GuardRecord, backbone_name: str) -> Cascade:
+def _cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: bool) -> Cascade:
     from charter.models.backbone import Backbone
     from charter.models.cascade import Cascade
+    from charter.models.generation import Generator
     from charter.models.probe import Probe
     from charter.models.screen import BUCKETS, Screen
 
-    backbone = Backbone(backbone_name, record.layers)
+    backbone = (Generator if generates else Backbone)(backbone_name, record.layers)
     heads = 1 + len(record.clauses)
     inputs = len(record.layers) * backbone.width
     if backbone.fingerprint != record.backbone_fingerprint:

@@ -8,13 +8,16 @@ from charter.guard.holdback import HoldBack
 from charter.guard.policy import Judge
 from charter.models.calibrate import ViewPolicy
 from charter.models.cascade import Score, Session
+from charter.models.upstream_probe import UpstreamSession
 from charter.records import Verdict, View
 
 
 class GuardSession:
     """Implements `guard.holdback.OpenGuard` on a cascade's session."""
 
-    def __init__(self, session: Session, policies: Mapping[View, ViewPolicy], clauses: Sequence[str], lookahead: int = 0) -> None:
+    def __init__(
+        self, session: Session | UpstreamSession, policies: Mapping[View, ViewPolicy], clauses: Sequence[str], lookahead: int = 0
+    ) -> None:
         self._prompt = Judge(policies["prompt"], clauses)
         for score in session.opening:
             self._prompt.push(score.z)
@@ -48,7 +51,7 @@ class GuardSession:
 class _ReplyChecker:
     """Scores reply text and judges every token."""
 
-    def __init__(self, session: Session, judge: Judge) -> None:
+    def __init__(self, session: Session | UpstreamSession, judge: Judge) -> None:
         self._session, self.judge = session, judge
 
     def push(self, text: str) -> Iterable[tuple[str, bool]]:

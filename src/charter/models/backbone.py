@@ -95,6 +95,9 @@ class Encoder:
 class Backbone:
     """A frozen causal model and its encoder; gives the residual stream after chosen blocks."""
 
+    generates = False
+    """Whether the whole model is loaded, with the head that names the next token."""
+
     def __init__(self, name: str = "embedded", layers: Sequence[int] | None = None) -> None:
         """Load the model.
 
@@ -107,9 +110,10 @@ class Backbone:
         """
         self.name = name
         source = embedded_folder() if name == "embedded" else name
-        model, tokenizer = _load(source)
-        self.encoder = Encoder(tokenizer)
-        blocks = getattr(model, "layers", None)
+        model, tokenizer = _load(source, self.generates)
+        self.encoder, self._tokenizer = Encoder(tokenizer), tokenizer
+        body = model.base_model
+        blocks = getattr(body, "layers", None)
         if blocks is None:
             raise BackboneError(
                 f"{name}: a model of type {type(model).__name__} keeps its blocks elsewhere than in `layers`; choose another backbone"
@@ -117,15 +121,16 @@ class Backbone:
         self.layers = tuple(layers) if layers is not None else tuple(range(1, len(blocks) + 1))
         if not self.layers or min(self.layers) < 1 or max(self.layers) > len(blocks):
             raise BackboneError(f"{name}: has blocks 1 to {len(blocks)}, not {list(self.layers)}")
-        model.layers = blocks[: max(self.layers)]
-        self._model = model
-        self.fingerprint = _fingerprint(model)
-        """Tells one set of weights from another: 16 hex digits."""
+        if not self.generates:
+            body.layers = blocks[: max(self.layers)]
+        self._model, self._body = model, body
+        self.fingerprint = _fingerprint(body, max(self.layers))
+        """Tells one set of weights from another: 16 hex digits, of the blocks that are read from."""
         self._seen: dict[int, Tensor] = {}
         self._pool: Tensor | None = None
         self._lock = threading.Lock()  # the hooks are shared by conversations in several threads
         for number in self.layers:
-            model.layers[number - 1].register_forward_hook(self._keep(number))
+            blocks[number - 1].register_forward_hook(self._keep(number))
         self.width = int(model.config.hidden_size)
         self.context = int(model.config.max_position_embeddings)
 
@@ -137,7 +142,7 @@ class Backbone:
     @property
     def flops_per_token(self) -> float:
         """2 FLOPs a weight of the blocks that are run; attention over the context and the norms are left out."""
-        return 2.0 * float(sum(p.numel() for p in self._model.layers.parameters()))
+        return 2.0 * float(sum(p.numel() for p in self._body.layers.parameters()))
 
     @torch.inference_mode()
     def batch(self, rows: Sequence[Sequence[int]], pool: Tensor | None = None) -> Tensor:
@@ -181,12 +186,16 @@ class Backbone:
         return hook
 
     def _states(self, pool: Tensor | None, **inputs: Any) -> Tensor:
+        return self._run(pool, **inputs)[0]
+
+    def _run(self, pool: Tensor | None, **inputs: Any) -> tuple[Tensor, Any]:
+        """The states of one forward, and what the model itself made of it."""
         with self._lock:
             self._pool = pool
-            self._model(**inputs)
+            output = self._model(**inputs)
             states = torch.stack([self._seen[number] for number in self.layers], dim=-2)
             self._seen.clear()
-            return states
+            return states, output
 
 
 class Stream:
@@ -217,18 +226,21 @@ class Stream:
         return torch.cat(states)
 
 
-def _fingerprint(model: Any) -> str:
-    """A hash of the shape and the first numbers of every tensor that is run: cheap, and enough to notice another model."""
+def _fingerprint(body: Any, deepest: int | None = None) -> str:
+    """A hash of the shape and the first numbers of every tensor up to a block: cheap, and enough to notice another model."""
+    beyond = tuple(f"layers.{number}." for number in range(deepest or len(body.layers), len(body.layers)))
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in body.state_dict().items():
+        if name.startswith(beyond):
+            continue
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten()[:256].numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _load(source: str) -> tuple[Any, Any]:
+def _load(source: str, generates: bool) -> tuple[Any, Any]:
     from safetensors import SafetensorError
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     if (Path(source) / "adapter_config.json").exists():
@@ -240,9 +252,10 @@ def _load(source: str) -> tuple[Any, Any]:
     try:
         # A folder from a stranger runs nothing: safetensors only, and remote code refused outright (by default the user is asked).
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+        kind = AutoModelForCausalLM if generates else AutoModel
+        model = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        kind = "folder" if Path(source).exists() else "folder or reachable hub id"
-        raise BackboneError(f"{source}: not a {kind} that transformers loads as a causal model ({reason})") from error
+        where = "folder" if Path(source).exists() else "folder or reachable hub id"
+        raise BackboneError(f"{source}: not a {where} that transformers loads as a causal model ({reason})") from error
     return model.eval().requires_grad_(False), tokenizer
