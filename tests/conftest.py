@@ -187,3 +187,59 @@ def saved_guard(embedded_backbone: Backbone, random_tensors: dict[str, dict[str,
     )  # fmt: skip
     save(folder, record, CONSTITUTION, random_tensors, "# A guard for tests\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two blocks that answers: that tokenizer with a chat template, 512 positions. It babbles, in broken bytes too."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-chat")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.save_pretrained(folder)
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, initializer_range=0.5, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_guard(chat_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A guard folder with random weights on that model; it flags nothing. Copy it before changing anything."""
+    from charter.constitution import parse
+    from charter.guard.folder import GuardRecord, SliceEvidence, ViewRecord, save
+    from charter.models.backbone import Backbone
+    from charter.models.screen import BUCKETS
+
+    folder = tmp_path_factory.mktemp("guards") / "chat"
+    rng = np.random.default_rng(2)
+    heads = 1 + len(CLAUSES)
+    probe: dict[str, Any] = {}
+    screen: dict[str, Any] = {}
+    for view in ("prompt", "exchange"):
+        probe |= {f"{view}.weight": rng.normal(size=(heads, 32)).astype(np.float32), f"{view}.bias": np.zeros(heads, np.float32)}
+        screen |= {f"{view}.weight": rng.normal(size=(BUCKETS, heads)).astype(np.float32), f"{view}.bias": np.zeros(heads, np.float32)}
+    views: dict[Any, ViewRecord] = {
+        view: ViewRecord(
+            threshold=1, temperature=1, offset=0, mix=0.5, certified=False, sentence="Not certified.",
+            evidence={"chat": SliceEvidence(n=100, flagged=0, bound=0.0296)},
+        )
+        for view in ("prompt", "exchange")
+    }  # fmt: skip
+    record = GuardRecord(
+        name="chat-guard", constitution="two-clauses", constitution_hash=parse(CONSTITUTION, "constitution.yaml").hash, budget=0.01,
+        near_miss_budget=0.1, seed=0, backbone=str(chat_folder), backbone_fingerprint=Backbone(str(chat_folder)).fingerprint, layers=[1, 2],
+        clauses=list(CLAUSES), views=views, n_examples={"train": 10, "dev": 5},
+    )  # fmt: skip
+    save(folder, record, CONSTITUTION, {"probe": probe, "screen": screen}, "# A guard for tests\n")
+    return folder
