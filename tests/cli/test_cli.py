@@ -127,3 +127,9 @@ def test_score_names_the_line_that_is_not_json(saved_guard: Path, tmp_path: Path
     said = charter("score", str(saved_guard), cwd=tmp_path, stdin="{not json\n")
     assert said.returncode == 2
     assert "standard input:1" in said.stderr
+
+
+def test_reading_the_upstream_needs_one_that_runs_here(tmp_path: Path) -> None:
+    said = charter("serve", "guard", "--upstream", "http://127.0.0.1:9/v1", "--probe", "upstream", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "give --upstream embedded, or leave --probe out" in " ".join(said.stderr.replace("│", "").split())

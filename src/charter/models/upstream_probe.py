@@ -2,7 +2,7 @@
 
 It has the face of `cascade.Session`. The screen reads the same segments of text; a token is scored once its segment is complete,
 with the logit of its own state. The model reads its own chat template and its own tokens, where the guard would encode segment by
-segment with disguises undone, so the scores differ a little from those of the guard's own pass (docs/serving.md says by how much).
+segment with disguises undone, so the scores differ from those of the guard's own pass.
 """
 
 from __future__ import annotations
