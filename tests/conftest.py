@@ -227,7 +227,7 @@ def chat_guard(chat_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     probe: dict[str, Any] = {}
     screen: dict[str, Any] = {}
     for view in ("prompt", "exchange"):
-        probe |= {f"{view}.weight": rng.normal(size=(heads, 32)).astype(np.float32), f"{view}.bias": np.zeros(heads, np.float32)}
+        probe |= {f"{view}.weight": rng.normal(0, 0.1, (heads, 32)).astype(np.float32), f"{view}.bias": np.zeros(heads, np.float32)}
         screen |= {f"{view}.weight": rng.normal(size=(BUCKETS, heads)).astype(np.float32), f"{view}.bias": np.zeros(heads, np.float32)}
     views: dict[Any, ViewRecord] = {
         view: ViewRecord(

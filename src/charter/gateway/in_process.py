@@ -133,7 +133,7 @@ class Reply(httpx2.AsyncByteStream):
         """Pieces of the reply, each drawn when it is asked for."""
         while not self._closed:
             try:
-                piece = await run_sync(next, self._pieces, None)
+                piece = await run_sync(lambda: next(self._pieces, None))
             except Exception as error:
                 log.error("the model failed (%s)", type(error).__name__)
                 log.debug("the fault", exc_info=error)
