@@ -68,7 +68,9 @@ def seconds(guard: InProcessGuard, sampling: Sampling, tokens: int, pairs: int, 
     low, high = np.quantile(drawn, [0.025, 0.975])
     for name, values in spent.items():
         print(f"{name:8} {1e3 * np.median(values):8.2f} ms a token (median of {pairs} replies of {tokens} tokens)")
-    print(f"ratio {np.exp(logs.mean()):.4f} [{low:.4f}, {high:.4f}] (95 %, n = {pairs} pairs, seed {seed}, {torch.get_num_threads()} threads)")
+    print(
+        f"ratio {np.exp(logs.mean()):.4f} [{low:.4f}, {high:.4f}] (95 %, n = {pairs} pairs, seed {seed}, {torch.get_num_threads()} threads)"
+    )
 
 
 def unguarded(guard: InProcessGuard, sampling: Sampling) -> None:

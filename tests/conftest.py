@@ -217,7 +217,8 @@ def chat_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def chat_guard(chat_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A guard folder with random weights on that model; it flags nothing. Copy it before changing anything."""
     from charter.constitution import parse
-    from charter.guard.folder import GuardRecord, SliceEvidence, ViewRecord, save
+    from charter.guard.folder import save
+    from charter.guard.record import GuardRecord, SliceEvidence, ViewRecord
     from charter.models.backbone import Backbone
     from charter.models.screen import BUCKETS
 

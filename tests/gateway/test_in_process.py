@@ -99,3 +99,6 @@ def test_what_the_model_can_not_follow_is_refused_in_a_sentence(serve: Callable[
     ]:  # fmt: skip
         with pytest.raises(BadRequestError, match=words):
             client.chat.completions.create(**{**ASK, **bad})
+    for ask in (lambda: client.completions.create(model="m", prompt="hello"), lambda: client.responses.create(model="m", input="hello")):
+        with pytest.raises(BadRequestError, match="answers /v1/chat/completions alone"):
+            ask()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charter.errors import BackboneError
+from charter.errors import BackboneError, GuardError
+from charter.guard.folder import HEAD, read_record
 from charter.guard.in_process import InProcessGuard, load_in_process
+from charter.guard.record import HeadRecord
 from charter.models.generation import Sampling
 from charter.models.segments import cut
 from charter.models.upstream_probe import UpstreamSession
@@ -71,6 +75,26 @@ def test_what_leaves_is_scored_and_stands_before_the_verdict(
 def test_another_models_weights_are_refused(saved_guard: Path, chat_folder: Path) -> None:
     with pytest.raises(BackboneError, match=r"is not the model that the guard 'test-guard' was trained on|has blocks 1 to 2"):
         load_in_process(saved_guard, str(chat_folder))
+
+
+def test_a_value_head_reads_other_weights_and_is_refused(chat_guard: Path, chat_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "guard"
+    shutil.copytree(chat_guard, folder)
+    record, _ = read_record(folder)
+    (folder / HEAD).write_bytes(b"a head")
+    views = {view: own.model_copy(update={"head": HeadRecord(mix=0.5)}) for view, own in record.views.items()}
+    files = {**record.files, HEAD: hashlib.sha256(b"a head").hexdigest()}
+    (folder / "guard.json").write_text(record.model_copy(update={"views": views, "files": files}).model_dump_json())
+    with pytest.raises(GuardError, match="has a value head"):
+        load_in_process(folder, str(chat_folder))
+
+
+def test_point_and_lookahead_are_those_asked_for(chat_guard: Path, chat_folder: Path) -> None:
+    with pytest.raises(GuardError, match="no balanced operating point"):
+        load_in_process(chat_guard, str(chat_folder), point="balanced")
+    session = load_in_process(chat_guard, str(chat_folder), lookahead=500).open(PROMPT)
+    released = [session.push(text) for text in session.write(Sampling(20, temperature=1.0, seed=5))]
+    assert (set(released), bool(session.flush())) == ({""}, True)
 
 
 def test_the_embedded_model_answers_and_reads_itself(saved_guard: Path) -> None:

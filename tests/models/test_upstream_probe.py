@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from hypothesis import strategies as st
 
 from charter.errors import BackboneError
 from charter.guard.folder import load
-from charter.models.cascade import PRIOR, Cascade, Score, Session
+from charter.models.cascade import Cascade, Score, Session
 from charter.models.generation import Sampling
 from charter.models.probe import WINDOW
 from charter.models.segments import cut
+from charter.models.stage import PRIOR, escalated, mixed
 from charter.models.upstream_probe import UpstreamSession
 from charter.records import Turn
 
@@ -85,6 +88,22 @@ def test_scores_are_those_of_a_batched_pass_under_any_chunking(
         np.testing.assert_allclose([s.z for s in scores], _brute(cascade, text, ids, states[len(prompt) :], texts), atol=2e-3)
 
 
+@settings(max_examples=10)
+@given(share=st.floats(0, 1), seed=st.integers(0, 20))
+def test_a_probe_that_waits_reads_from_the_escalation_on_what_it_would_have_read(share: float, seed: int, cascade: Cascade) -> None:
+    def scores(cascade: Cascade) -> Any:
+        session = UpstreamSession(cascade, PROMPT)
+        pieces = session.write(Sampling(16, temperature=1.0, seed=seed))
+        found = [score.z for text in pieces for score in session.push(text)]
+        return np.array(found + [score.z for score in session.flush()])
+
+    below = scores(replace(cascade, mix={"prompt": 0.0, "exchange": 0.0}))
+    theta = float(np.quantile(below[:, 0], share, method="lower"))
+    expected = np.where(escalated(below, theta)[:, None], scores(cascade), mixed(below, np.full_like(below, PRIOR), 0.5))
+    waiting = scores(replace(cascade, escalate={"prompt": np.inf, "exchange": theta}))
+    np.testing.assert_allclose(waiting, expected, atol=1e-3)
+
+
 def test_every_turn_of_the_prompt_is_scored_in_the_prefill_and_ends_in_full(cascade: Cascade) -> None:
     session = UpstreamSession(cascade, PROMPT)
     assert "".join(s.text for s in session.opening) == "".join(t.content for t in PROMPT)
@@ -111,6 +130,10 @@ def test_text_that_the_model_did_not_write_is_no_reply_of_its_own(pieces: tuple[
 
 def test_a_reply_from_elsewhere_gets_the_guards_own_pass(cascade: Cascade) -> None:
     here, own = UpstreamSession(cascade, PROMPT), Session(cascade, PROMPT)
-    for one, other in zip(here.push("The door is ") + here.flush(), own.push("The door is ") + own.flush(), strict=True):
+    came = here.push("The door is ")
+    glanced = came + copy.deepcopy(here).flush()
+    ours, theirs = came + here.push("open") + here.flush(), own.push("The door is open") + own.flush()
+    assert "".join(s.text for s in glanced) == "The door is "
+    for one, other in zip(ours, theirs, strict=True):
         assert one.text == other.text
         np.testing.assert_allclose(one.z, other.z, atol=1e-4)

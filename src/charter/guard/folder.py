@@ -194,7 +194,9 @@ def load(folder: Path, backbone: str | None = None, point: PointName = "quiet", 
     if unknown:
         raise GuardError(f"{folder}: has a head for {sorted(unknown)[0]!r}, which is no restricted clause of its constitution")
     if generates and HEAD in record.files:
-        raise GuardError(f"{folder}: has a value head, whose weights are not those of the model that answers; serve it without `--probe upstream`")
+        raise GuardError(
+            f"{folder}: has a value head, whose weights are not those of the model that answers; serve it without `--probe upstream`"
+        )
     if point == "balanced" and record.balanced is None:
         raise GuardError(f"{folder}: has no balanced operating point; `charter calibrate {folder}` gives it one")
     cascade = _cascade(folder, record, backbone or record.backbone, generates)

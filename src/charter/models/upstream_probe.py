@@ -36,7 +36,8 @@ class UpstreamSession:
         Raises:
             BackboneError: the conversation doesn't fit the model's template or context.
         """
-        assert isinstance(cascade.backbone, Generator) and cascade.head is None
+        assert isinstance(cascade.backbone, Generator)
+        assert cascade.head is None
         self._cascade, self._turns = cascade, turns
         self.generation: Generation = cascade.backbone.start(turns)
         self.opening: list[Score] = []
