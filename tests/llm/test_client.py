@@ -46,7 +46,7 @@ def test_the_whole_request_is_sent_and_the_whole_reply_read(stub: Any) -> None:
     logprobs = {"content": [{"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": top}]}
     stub.script = lambda body, n: (200, {}, completion("fine", logprobs=logprobs))
     request = Request(ASK.messages, 5, 0.3, 11, ("\n",), top_logprobs=2)
-    assert ask(stub.url, request) == Reply("fine", 7, 3, ({"a": -0.5, "b": -1.5},))
+    assert ask(stub.url, request) == Reply("fine", 7, 3, ({"a": -0.5, "b": -1.5},), "stop")
     assert stub.bodies == [
         {
             "model": "m", "messages": [{"role": "user", "content": "Say fine."}], "temperature": 0.3, "seed": 11,

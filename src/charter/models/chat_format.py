@@ -36,7 +36,7 @@ class ChatFormat:
         if not tokenizer.chat_template:
             raise BackboneError("the model's tokenizer has no chat template, so it can't answer a conversation; choose an instructed model")
         self._tokenizer, self._raw = tokenizer, tokenizer.backend_tokenizer
-        self._bytes: dict[str, int] = {character: byte for byte, character in bytes_to_unicode().items()}
+        self._bytes: dict[str, int] = {character: byte for byte, character in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
         added = self._raw.get_added_tokens_decoder()
         self._added: dict[int, bytes] = {number: b"" if token.special else token.content.encode() for number, token in added.items()}
         self._marks: dict[str, int] = {token.content: number for number, token in added.items() if token.special}
