@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,14 @@ from charter.guard.recalibrate import recalibrate
 MOST_BYTES = 12_000_000
 
 
-def test_a_name_is_a_shipped_guard_unless_a_folder_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_a_shipped_guard_unless_a_folder_has_it(tmp_path: Path) -> None:
     assert "general" in shipped.names()
     assert shipped.place(Path("general")) == shipped.SHIPPED / "general"
     assert shipped.place(Path("no-such-guard")) == Path("no-such-guard")
     assert shipped.place(tmp_path / "general") == tmp_path / "general"
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "general").mkdir()
-    assert shipped.place(Path("general")) == Path("general")
+    with chdir(tmp_path):
+        assert shipped.place(Path("general")) == Path("general")
 
 
 @pytest.mark.parametrize("name", shipped.names())
