@@ -27,7 +27,7 @@ demo: $(STAMP)
 	$(BIN)/charter evaluate $(RUNS)/guard --data $(RUNS) --out $(RUNS) --limit 300
 	$(BIN)/python examples/01_whole_chain.py $(RUNS)
 
-# the guard inside the package, made again from the repository alone: about a quarter of an hour on two idle cores
+# the guard inside the package, made again from the repository alone
 guard: $(STAMP)
 	$(BIN)/charter build general --data runs/general --out src/charter/guards/general
 
