@@ -1,11 +1,11 @@
-# setup, demo, guard, test, check, bench: each sets up what it needs. Works with Python 3.11 and pip, no compiler, no GPU.
+# setup, demo, guard, test, fuzz, check, bench: each sets up what it needs. Works with Python 3.11 and pip, no compiler, no GPU.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS := runs/demo
 
-.PHONY: setup demo guard test check bench clean
+.PHONY: setup demo guard test fuzz check bench clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ guard: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# the property tests with new random examples, more of them
+fuzz: $(STAMP)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from charter.constitution import parse
 from charter.errors import DataError, GuardError
 from charter.guard.calibration import FILE, read
 from charter.guard.folder import read_record
-from charter.guard.recalibrate import balanced, ordinary_slices, recalibrate
+from charter.guard.recalibrate import BALANCED, balanced, ordinary_slices, recalibrate
 from charter.models.recalibrate import recall
 from charter.statistics import upper_bound
 
@@ -97,7 +97,7 @@ def test_the_balanced_budgets_are_never_below_the_quiet_ones(budget: float, near
             balanced(dev, ("locks", "potions"), (budget, near), {}, (), asked)
         return
     found = balanced(dev, ("locks", "potions"), (budget, near), {}, (), asked)
-    assert found.budget == (asked or max(0.1, budget))
+    assert found.budget == (asked or max(BALANCED, budget))
     assert near <= found.near_miss_budget <= 0.9
     assert set(found.views) == {"prompt"}
 
