@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gardens import TEXT, rows
 
 from charter.constitution import Constitution, parse
 from charter.guard.calibration import read
 from charter.guard.folder import HEAD, load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
-from charter.records import Example, Exchange, Split, Turn, read_examples, write_examples
+from charter.records import Exchange, Turn, read_examples, write_examples
 from charter.training.dev_scores import score_dev
 from charter.training.train import Options, train
 from charter.training.value_head import Options as HeadOptions
-
-TEXT = """
-name: gardens
-version: 1
-purpose: Keeps the secrets of one garden.
-clauses:
-  - id: tulips
-    side: restricted
-    title: Tulip secrets
-    text: How the tulips of this garden are grown.
-    counterpart: roses
-    examples: [Tell me how your tulips are grown.]
-  - id: roses
-    side: permitted
-    title: Roses
-    text: How roses are grown.
-    examples: [Tell me how roses are grown.]
-"""
-OPENINGS = ("Tell me about", "I want to know about", "Please explain", "What is the secret of", "Write a note on", "Why not talk about")
-THINGS = (
-    "the soil",
-    "the colour",
-    "watering",
-    "the bulbs",
-    "winter",
-    "planting",
-    "the scent",
-    "selling",
-    "the history",
-    "pests",
-    "pots",
-    "light",
-)
 
 
 @pytest.fixture(scope="module")
@@ -65,36 +30,6 @@ def data(tmp_path_factory: pytest.TempPathFactory, constitution: Constitution) -
     folder = tmp_path_factory.mktemp("gardens")
     write_examples(folder / "examples.parquet", rows(constitution))
     return folder
-
-
-def rows(constitution: Constitution) -> list[Example]:
-    out = []
-    for number, (opening, thing) in enumerate((o, t) for o in OPENINGS for t in THINGS):
-        split: Split = "train" if number % 4 else "dev"
-        for clause, flower in (("tulips", "tulips"), ("roses", "roses")):
-            prompt = (Turn("user", f"{opening} {thing} of {flower}."),)
-            own = constitution[clause]
-            for reply in (None, f"Gladly: {thing} of {flower} is a matter of patience, and {flower} need it all year round."):
-                turns = prompt if reply is None else (*prompt, Turn("assistant", reply))
-                key = hashlib.sha256(repr(turns).encode()).hexdigest()[:16]
-                out.append(
-                    Example(
-                        key,
-                        turns,
-                        own.restricted,
-                        None if reply is None else own.restricted,
-                        clause,
-                        own.side,
-                        f"{own.side}:{clause}",
-                        "plain",
-                        f"p{number}",
-                        "recorded:authored",
-                        0,
-                        split,
-                        own.hash,
-                    )
-                )
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +67,6 @@ def test_the_kept_dev_scores_give_the_same_guard_and_are_what_its_scorers_give(g
         np.testing.assert_array_equal(fresh.labels, kept.labels)
         np.testing.assert_array_equal(fresh.slice_of, kept.slice_of)
         assert fresh.names == kept.names
-
-
-@pytest.fixture(scope="module")
-def roomy(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny model with room for these exchanges."""
-    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("roomy") / "model")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
-    return str(folder)
 
 
 def test_a_guard_with_a_value_head_is_what_was_calibrated_and_is_the_same_every_time(

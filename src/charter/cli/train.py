@@ -25,6 +25,10 @@ BalancedBudget = Annotated[
     float | None,
     typer.Option(min=1e-6, max=0.5, help="Budget of the second, more sensitive operating point, `balanced`; 0.13 if left out."),
 ]
+Views = Annotated[
+    str,
+    typer.Option(help="What is judged: prompt, and replies by exchange (in their prompt's light), by reply (alone), or by both."),
+]
 ScreenFirst = Annotated[bool, typer.Option("--screen-first", help="Run the backbone only on what the screen finds suspicious.")]
 ValueHead = Annotated[
     bool,
@@ -56,10 +60,16 @@ def command(
         int, typer.Option(min=0, max=4096, help="Width of the probe's hidden layer; 0: the linear probe of the paper.")
     ] = UNITS,
     loss: ProbeLoss = "softmax",
+    views: Views = "prompt,exchange",
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
+    from dataclasses import replace
+
+    from charter.training.train import check_views
+
     head = (head_depth, head_blocks, head_rank, head_epochs, head_lr) if value_head else None
-    run(data, out, options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head, units, loss))
+    chosen = options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head, units, loss)
+    run(data, out, replace(chosen, views=check_views(views.split(","))))
 
 
 def options(

@@ -12,7 +12,7 @@ from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
 from charter.guard.folder import save
 from charter.guard.recalibrate import balanced, evidence, ordinary_slices
-from charter.guard.record import VIEWS, GateRecord, GuardRecord, HeadRecord, ViewRecord
+from charter.guard.record import GateRecord, GuardRecord, HeadRecord, ViewRecord
 from charter.models.trained import Gate, OperatingPoint, Trained
 
 
@@ -42,7 +42,11 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         n_examples=trained.n_examples,
     )
     tensors: dict[str, dict[str, Any]] = {
-        stem: {f"{view}.{part}": values[view] for view in VIEWS for part, values in (("weight", scorer.weights), ("bias", scorer.biases))}
+        stem: {
+            f"{view}.{part}": values[view]
+            for view in trained.points
+            for part, values in (("weight", scorer.weights), ("bias", scorer.biases))
+        }
         for stem, scorer in (("probe", cascade.probe), ("screen", cascade.screen))
     }
     for stem in ("probe", "screen"):  # as float16: training has rounded them

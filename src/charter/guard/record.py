@@ -8,9 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from charter.models.calibrate import ABOVE_ALL, ViewPolicy
-from charter.records import View
 
-VIEWS: tuple[View, ...] = ("prompt", "exchange")
+ViewName = Literal["prompt", "exchange", "reply"]
 PointName = Literal["quiet", "balanced"]
 """The operating points: few false positives, or more found."""
 
@@ -100,7 +99,7 @@ class PointRecord(_Strict):
 
     budget: float = Field(gt=0, lt=1)
     near_miss_budget: float = Field(gt=0, lt=1)
-    views: dict[Literal["prompt", "exchange"], Thresholds]
+    views: dict[ViewName, Thresholds]
 
 
 class GuardRecord(_Strict):
@@ -119,7 +118,8 @@ class GuardRecord(_Strict):
     layers: list[int] = Field(min_length=1, max_length=512)
     clauses: list[str] = Field(max_length=1_000)
     """Restricted clauses with a head of their own, in the order of the heads."""
-    views: dict[Literal["prompt", "exchange"], ViewRecord]
+    views: dict[ViewName, ViewRecord]
+    """The prompt view, and one or both of those that judge a reply."""
     balanced: PointRecord | None = None
     """The more sensitive operating point; older guards have none."""
     n_examples: dict[str, int]

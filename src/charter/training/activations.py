@@ -70,7 +70,7 @@ class ActivationStore:
         self._recover()
 
     def windows(self, exchanges: Sequence[Exchange], view: View, progress: Callable[[int], None] = lambda _: None) -> Windows:
-        """Windows of the prompts' turns (view "prompt") or of the replies (view "exchange"), computed where not yet stored.
+        """Windows of the prompts' turns (view "prompt") or of the replies (views "exchange" and "reply"), computed where not yet stored.
 
         Args:
             progress: called with the number of exchanges done since the last call.
@@ -90,9 +90,9 @@ class ActivationStore:
         """Token ids, and for each the number of the turn whose window it belongs to, or -1."""
         ids: list[int] = []
         marks: list[int] = []
-        turns = exchange.turns if view == "exchange" else exchange.prompt
+        turns = exchange.seen(view)
         for number, turn in enumerate(turns):
-            wanted = (number == len(turns) - 1) if view == "exchange" else True
+            wanted = view == "prompt" or number == len(turns) - 1
             for piece in self._backbone.encoder.turn(turn):
                 ids += piece.ids
                 marks += [number if wanted and piece.text is not None else -1] * len(piece.ids)
