@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from gardens import TEXT, rows
 
+from charter.cli.train import numbers
 from charter.constitution import Constitution, parse
+from charter.errors import DataError
 from charter.guard.calibration import read
 from charter.guard.folder import HEAD, load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
+from charter.models.probe import Averaging
 from charter.records import Exchange, Turn, read_examples, write_examples
 from charter.training.dev_scores import score_dev
 from charter.training.train import Options, train
@@ -139,3 +142,29 @@ def test_what_a_round_leaves_alone_is_taken_from_the_guard_before_and_is_the_sam
     for view in ("prompt", "exchange"):
         assert (short.cascade.probe.weights[view] == whole.cascade.probe.weights[view]).all()
         assert (short.cascade.screen.weights[view] == whole.cascade.screen.weights[view]).all()
+
+
+def test_window_average_and_layers_are_kept_and_serve(roomy: str, data: Path, constitution: Constitution, tmp_path: Path) -> None:
+    own = Averaging(window=5, ema=0)
+    options = Options(budget=0.05, backbone=roomy, cache=tmp_path / "cache", units=2, layers=(2,), averaging=own)
+    trained = train(data, constitution, options)
+    pack(trained, constitution, tmp_path / "guard")
+    guard = load(tmp_path / "guard")
+    assert (guard.record.window, guard.record.ema, guard.record.layers) == (5, 0, [2])
+    assert guard.cascade.probe.averaging == own
+    for view, fresh in score_dev(guard.cascade, data, guard.constitution).items():
+        np.testing.assert_allclose(fresh.logits, trained.points[view].dev.logits, atol=2e-2)
+    usual = train(data, constitution, replace(options, averaging=Averaging()))
+    for view, weights in usual.cascade.probe.weights.items():
+        assert np.abs(weights - trained.cascade.probe.weights[view]).max() > 0, view
+
+
+@pytest.mark.parametrize(("text", "expected"), [("8-10", (8, 9, 10)), ("4, 2", (2, 4)), ("1,3-4", (1, 3, 4))])
+def test_layers_are_read_as_numbers_and_ranges(text: str, expected: tuple[int, ...]) -> None:
+    assert numbers(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-", "-3", "0-2", "2,2", "1-3,2", "4-2", "1.5", "99999"])
+def test_what_names_no_layers_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="such as 8-20 or 4,8,12"):
+        numbers(text)

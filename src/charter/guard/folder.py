@@ -257,7 +257,7 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: b
     from charter.models.backbone import Backbone
     from charter.models.cascade import Cascade
     from charter.models.generation import Generator
-    from charter.models.probe import Probe
+    from charter.models.probe import Averaging, Probe
     from charter.models.screen import BUCKETS, Screen
 
     backbone = (Generator if generates else Backbone)(backbone_name, record.layers)
@@ -273,7 +273,14 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: b
     mix = {view: own.mix for view, own in views.items()}
     gates = {view: _threshold(own.gate) for view, own in views.items()}
     hidden = _hidden(folder / "probe.safetensors", views, heads, inputs)
-    cascade = Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe, hidden), Screen(*screen), mix, gates)
+    cascade = Cascade(
+        tuple(record.clauses),
+        backbone,
+        Probe(backbone.layers, *probe, hidden, Averaging(record.window, record.ema)),
+        Screen(*screen),
+        mix,
+        gates,
+    )
     return _with_head(cascade, folder / HEAD, record, backbone_name) if HEAD in record.files else cascade
 
 

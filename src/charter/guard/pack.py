@@ -36,6 +36,8 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         backbone=cascade.backbone.name,
         backbone_fingerprint=cascade.backbone.fingerprint,
         layers=list(cascade.backbone.layers),
+        window=cascade.probe.averaging.window,
+        ema=cascade.probe.averaging.ema,
         clauses=list(cascade.clauses),
         views={view: _view(point) for view, point in trained.points.items()},
         balanced=balanced(dev, cascade.clauses, budgets, {}, ordinary_slices(constitution), trained.balanced_budget),

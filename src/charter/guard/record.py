@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from charter.models.calibrate import ABOVE_ALL, ViewPolicy
 
 ViewName = Literal["prompt", "exchange", "reply"]
+WINDOW, MAX_WINDOW = 16, 1_024
+"""models.probe.WINDOW, which can't be imported here without torch; a test holds the two together."""
 PointName = Literal["quiet", "balanced"]
 """The operating points: few false positives, or more found."""
 
@@ -116,6 +118,9 @@ class GuardRecord(_Strict):
     backbone_fingerprint: str
     """Of the weights that the probe was trained on; another model is refused."""
     layers: list[int] = Field(min_length=1, max_length=512)
+    window: int = Field(default=WINDOW, ge=1, le=MAX_WINDOW)
+    ema: int = Field(default=WINDOW, ge=0, le=MAX_WINDOW)
+    """Of the probe: `models.probe.Averaging`. Older guards have the defaults."""
     clauses: list[str] = Field(max_length=1_000)
     """Restricted clauses with a head of their own, in the order of the heads."""
     views: dict[ViewName, ViewRecord]

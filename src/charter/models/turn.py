@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.models.backbone import Piece
-from charter.models.probe import WINDOW
 from charter.models.stage import Source, StageTurn, mixed, out_of_the_prior
 from charter.records import View
 
@@ -44,6 +43,7 @@ class TurnScorer:
         self._view = view
         self._screen = cascade.screen.turn(view)
         self._stages = [StageTurn(stage, view) for stage in cascade.stages]
+        self._window = cascade.probe.averaging.window
         self._read = 0
 
     def feed(self, pieces: Sequence[Piece], sources: Sequence[Source]) -> Logits:
@@ -57,7 +57,7 @@ class TurnScorer:
         """The screen's part."""
         scored = [p for p in pieces if p.text is not None]
         z = self._screen.feed(scored)
-        share = np.minimum(1.0, (self._read + 1 + np.arange(len(z))) / WINDOW).astype(np.float32)
+        share = np.minimum(1.0, (self._read + 1 + np.arange(len(z))) / self._window).astype(np.float32)
         share[np.repeat([p.text == "" for p in scored], [len(p.ids) for p in scored])] = 1.0
         self._read += len(z)
         z = out_of_the_prior(z, share)

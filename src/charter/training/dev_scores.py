@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from charter.constitution import Constitution
 from charter.models.calibrate import NEAR_MISS
 from charter.models.cascade import Cascade
-from charter.models.probe import WINDOW
 from charter.models.recalibrate import DevScores
 from charter.models.screen import Screen
 from charter.models.stage import PRIOR, Reader, escalated, mixed
@@ -126,7 +125,7 @@ def _turns(path: Path) -> NDArray[np.int64] | None:
 def _digest(cascade: Cascade, dev: Table) -> str:
     """Tells all that the logits depend on: 16 hex digits."""
     view = dev.view
-    sha = hashlib.sha256(repr((view, PRIOR, WINDOW)).encode())
+    sha = hashlib.sha256(repr((view, PRIOR, cascade.probe.averaging)).encode())
     for stage in cascade.stages:
         sha.update(repr((stage.backbone.fingerprint, stage.backbone.dtype, stage.backbone.layers)).encode())
     scorers: list[Screen | Reader] = [cascade.probe, cascade.screen, *([cascade.head.reader] if cascade.head else [])]

@@ -18,7 +18,7 @@ from charter.embedded import cache_folder
 from charter.errors import DataError
 from charter.models.backbone import Backbone
 from charter.models.cascade import Cascade
-from charter.models.probe import Hidden, Probe
+from charter.models.probe import PAPERS, Averaging, Hidden, Probe
 from charter.models.screen import Screen
 from charter.models.trained import OperatingPoint, Trained
 from charter.models.value_head import Tuned, ValueHead
@@ -50,6 +50,10 @@ class Options:
     """embedded, a folder, or a hub id."""
     depth: float = 2 / 3
     """Share of the backbone's blocks that are run and read: deeper ones did not help (docs/decisions)."""
+    layers: tuple[int, ...] | None = None
+    """Blocks that the probe reads, counted from 1; None: chosen among those of `depth`."""
+    averaging: Averaging = PAPERS
+    """Over which tokens the probe's logits are averaged, in training and in serving."""
     units: int = UNITS
     """Of the probe's hidden layer; 0 for the linear probe of the paper alone."""
     seed: int = 0
@@ -112,7 +116,7 @@ def train(
         old = before.cascade.probe
         probes |= {view: (old.weights[view], old.biases[view], old.hidden.get(view)) for view in kept}
     clauses = data_tables["prompt", "train"].clauses
-    cascade = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), dict.fromkeys(views, 0.5))
+    cascade = Cascade(clauses, backbone, _probe(backbone, probes, options.averaging), _screen(screens), dict.fromkeys(views, 0.5))
     head = before.head if before and kept else _fit_head(data_tables, options, progress)
     if head:
         cascade = cascade.with_head(ValueHead(head, options.backbone), dict.fromkeys(views, 0.5), cascade.escalate)
@@ -168,8 +172,8 @@ def _probes(
 ) -> tuple[Backbone, dict[View, ProbeHeads]]:
     """Choose layers and penalty by the prompt view's overall head, then fit all heads of the views that are not kept."""
     blocks = Backbone(options.backbone).layers
-    wide = Backbone(options.backbone, blocks[: max(1, round(len(blocks) * options.depth))])
-    store = ActivationStore(options.cache or cache_folder() / "activations", wide)
+    wide = Backbone(options.backbone, options.layers or blocks[: max(1, round(len(blocks) * options.depth))])
+    store = ActivationStore(options.cache or cache_folder() / "activations", wide, options.averaging.window)
     training = {view: data[view, "train"] for view in options.views if view == "prompt" or view not in kept}
     wide.hurry()
     total = sum(len(table.exchanges) for table in training.values())
@@ -181,7 +185,7 @@ def _probes(
         progress("activations", done, total)
 
     windows = {view: store.windows(table.exchanges, view, step) for view, table in training.items()}
-    picked = choose(windows["prompt"], training["prompt"], wide.layers, progress)
+    picked = choose(windows["prompt"], training["prompt"], wide.layers, progress, fixed=options.layers is not None)
     columns = np.concatenate([np.arange(wide.width) + wide.layers.index(layer) * wide.width for layer in picked.layers])
     fitted = {
         view: _fitted(view, windows[view], table.labels, columns, picked.strength, options, progress)
@@ -218,9 +222,10 @@ def _fitted(
     return _rounded(weights), biases, layer
 
 
-def _probe(backbone: Backbone, heads: dict[View, ProbeHeads]) -> Probe:
+def _probe(backbone: Backbone, heads: dict[View, ProbeHeads], averaging: Averaging) -> Probe:
     hidden = {view: layer for view, (_, _, layer) in heads.items() if layer is not None}
-    return Probe(backbone.layers, {view: w for view, (w, _, _) in heads.items()}, {view: b for view, (_, b, _) in heads.items()}, hidden)
+    weights, biases = ({view: own[part] for view, own in heads.items()} for part in range(2))
+    return Probe(backbone.layers, weights, biases, hidden, averaging)
 
 
 def _rounded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
