@@ -20,6 +20,7 @@ from charter.cli import (
     forecast,
     init,
     judge,
+    redteam,
     refusals,
     review,
     score,
@@ -57,6 +58,7 @@ for verb in (
     audit,
     diff,
     judge,
+    redteam,
     refusals,
     forecast,
 ):
