@@ -21,6 +21,7 @@ from charter.cli import (
     init,
     judge,
     keys,
+    redteam,
     refusals,
     review,
     score,
@@ -59,6 +60,7 @@ for verb in (
     audit,
     diff,
     judge,
+    redteam,
     refusals,
     forecast,
 ):
