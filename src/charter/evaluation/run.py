@@ -125,11 +125,11 @@ def _window(
     """Outcomes of up to WINDOW items from `start`, in order; None for an item longer than the context."""
     items = s.items[start : start + WINDOW]
     keys = [_key(guard.hash, s.view, item.exchange) for item in items]
-    encoder, context = guard.cascade.backbone.encoder, guard.cascade.backbone.context
+    context = guard.cascade.backbone.context
     todo: dict[str, tuple[int, Exchange]] = {}
     for key, item in zip(keys, items, strict=True):
         if key not in known and key not in todo:
-            todo[key] = sum(len(p.ids) for turn in item.exchange.turns for p in encoder.turn(turn)), item.exchange
+            todo[key] = guard.cascade.length(item.exchange), item.exchange
     fitting = sorted((length, key) for key, (length, _) in todo.items() if length <= context)
     progress(len(items) - len(fitting))
     scored = guard.cascade.batch(todo[key][1] for _, key in fitting)

@@ -139,6 +139,10 @@ class Cascade:
         """A session on a conversation; its `opening` holds the scores of all its turns."""
         return Session(self, turns)
 
+    def length(self, exchange: Exchange) -> int:
+        """Tokens of a whole exchange, marks included."""
+        return sum(len(p.ids) for turn in exchange.turns for p in self.backbone.encoder.turn(turn))
+
     def batch(self, exchanges: Iterable[Exchange], batch_tokens: int = BATCH_TOKENS) -> Iterator[Scored]:
         """Score whole exchanges, in order, a padded batch at a time; memory does not grow with their number.
 
