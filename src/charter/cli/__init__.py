@@ -25,6 +25,7 @@ from charter.cli import (
     score,
     serve,
     synthesize,
+    teach,
     train,
 )
 from charter.errors import CharterError
@@ -57,6 +58,7 @@ for verb in (
     audit,
     diff,
     judge,
+    teach,
     refusals,
     forecast,
 ):
