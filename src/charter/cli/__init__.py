@@ -27,6 +27,7 @@ from charter.cli import (
     score,
     serve,
     synthesize,
+    teach,
     train,
 )
 from charter.errors import CharterError
@@ -60,6 +61,7 @@ for verb in (
     audit,
     diff,
     judge,
+    teach,
     redteam,
     refusals,
     forecast,
