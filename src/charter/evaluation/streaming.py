@@ -170,9 +170,9 @@ def _replay(guard: Guard, scored: Scored, rng: random.Random, total: Count) -> N
 
 def allowed(guard: Guard, scored: Scored) -> int:
     """Characters of the reply before the first token that clearly crosses the threshold in the batch pass; all if none does."""
-    policy = guard.policies["exchange"]
-    assert scored.reply is not None
-    crossing = np.flatnonzero(policy.fires(policy.probability(scored.reply) - TOLERANCE))
+    policies = guard.policies
+    fires = [policies[view].fires(policies[view].probability(z) - TOLERANCE) for view, z in scored.judged.items()]
+    crossing = np.flatnonzero(np.any(fires, axis=0))
     return sum(map(len, scored.reply_texts[: crossing[0] if len(crossing) else None]))
 
 
