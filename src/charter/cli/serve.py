@@ -65,8 +65,9 @@ def command(
         loaded = load_in_process(guard, point=point, lookahead=lookahead)
     else:
         from charter.guard.folder import load
+        from charter.guard.gathered import gathered
 
-        loaded = replace(load(guard, point=point), lookahead=lookahead)
+        loaded = gathered(replace(load(guard, point=point), lookahead=lookahead))
     with ExitStack() as stack:
         if upstream == "embedded" and probe == "own":
             from charter.llm.embedded import embedded_server

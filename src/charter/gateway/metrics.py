@@ -6,7 +6,7 @@ their dashboards and alerts go on working; `charter_*` is what they lack, the gu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info
@@ -17,6 +17,7 @@ from charter.gateway.audit.finding import Finding
 from charter.gateway.audit.log import AuditLog
 from charter.gateway.counters import Counters
 from charter.gateway.settings import Settings
+from charter.guard.gathered import Load
 from charter.guard.holdback import GuardLike
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Metrics:
         about.info({"name": guard.name, "hash": guard.hash, "mode": settings.mode, "on_error": settings.on_error})
         self._peers()
         self._own()
-        self.registry.register(_Totals(self.open, counters, audit))
+        self.registry.register(_Totals(self.open, counters, audit, guard))
 
     def found(self, finding: Finding) -> None:
         """A verdict and its action."""
@@ -91,8 +92,8 @@ class Metrics:
 class _Totals(Collector):
     """Figures that are kept elsewhere: open requests, the ledger's counts, the audit log."""
 
-    def __init__(self, open_: set[Asked], counters: Counters, audit: AuditLog | None) -> None:
-        self._open, self._counters, self._audit = open_, counters, audit
+    def __init__(self, open_: set[Asked], counters: Counters, audit: AuditLog | None, guard: GuardLike) -> None:
+        self._open, self._counters, self._audit, self._guard = open_, counters, audit, guard
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("guardrails_requests_active", "Requests being answered", value=len(self._open))
@@ -106,8 +107,20 @@ class _Totals(Collector):
             ("errors", "Scoring steps that failed or took too long"),
         ):
             yield CounterMetricFamily(f"charter_{name}", text, value=getattr(self._counters, name))
+        load: Callable[[], Load] | None = getattr(self._guard, "load", None)
+        if load is not None:
+            yield from _loaded(load())
         if self._audit is not None:
             yield from _audited(self._audit)
+
+
+def _loaded(load: Load) -> Iterator[Metric]:
+    yield GaugeMetricFamily("charter_scorer_waiting", "Streams that wait for a forward of the backbone", value=load.waiting)
+    yield GaugeMetricFamily("charter_scorer_state_bytes", "What open streams hold of the backbone's cache", value=load.state_bytes)
+    yield CounterMetricFamily("charter_scorer_forwards", "Forwards of the backbone", value=load.forwards)
+    yield CounterMetricFamily("charter_scorer_rows", "Streams in them, added up: by forwards, how many shared one", value=load.rows)
+    yield CounterMetricFamily("charter_scorer_tokens", "Tokens in them", value=load.tokens)
+    yield CounterMetricFamily("charter_scorer_restarts", "Times that the scorer's process ended and was started again", value=load.restarts)
 
 
 def _audited(audit: AuditLog) -> Iterator[Metric]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from charter.errors import CharterError
+from charter.errors import CharterError, Unavailable
 from charter.gateway.channels import Path
 from charter.gateway.counters import Counters, Ledger
 from charter.gateway.observer import Observer
@@ -47,22 +47,30 @@ class Scorer:
         self.guard, self.settings, self.counters = guard, settings, counters
         self.observer = observer or Observer(guard, settings, counters)
         self._limiter = anyio.CapacityLimiter(settings.score_threads)
+        self._asked = 0
 
     async def call(self, step: Callable[..., T], *args: object) -> T:
         """One scoring step. After a failure its session must not be used any more: the thread may still be in it.
 
         Raises:
-            ScoringFailed: the step raised, or took too long; counted.
+            ScoringFailed: the step raised, took too long, or too many wait already; counted.
         """
+        if self._asked >= self.settings.score_threads + self.settings.max_waiting:
+            raise self.failure(f"{self._asked:,} scoring steps are asked for already; try again later")
+        self._asked += 1
         try:
             with anyio.fail_after(self.settings.score_timeout_s):
                 return await anyio.to_thread.run_sync(step, *args, abandon_on_cancel=True, limiter=self._limiter)
         except TimeoutError as error:
             raise self.failure(f"scoring took longer than {self.settings.score_timeout_s:g} s", error) from error
+        except Unavailable as error:
+            raise self.failure(str(error), error) from error
         except CharterError as error:
             raise self.failure(f"the text can't be scored: {error}", error) from error
         except Exception as error:
             raise self.failure("scoring failed; the gateway's log names the fault", error) from error
+        finally:
+            self._asked -= 1
 
     def failure(self, sentence: str, cause: Exception | None = None) -> ScoringFailed:
         """A failure, counted, and logged without what the fault says, which may be content."""
