@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +132,15 @@ def tiny_llama(tiny_folder: Path) -> Backbone:
     from charter.models.backbone import Backbone
 
     return Backbone(str(tiny_folder))
+
+
+@pytest.fixture(scope="session")
+def roomy(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """That model with 512 positions, as a folder's name."""
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("roomy") / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

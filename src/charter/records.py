@@ -16,7 +16,10 @@ from charter.errors import DataError
 
 Side = Literal["restricted", "permitted"]
 Split = Literal["train", "dev", "test"]
-View = Literal["prompt", "exchange"]
+View = Literal["prompt", "exchange", "reply"]
+"""What a classifier reads and judges: the conversation before a reply; the reply in its light; the reply by itself."""
+REPLY_VIEWS: tuple[View, ...] = ("exchange", "reply")
+"""Those that judge a reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class Exchange:
     def reply(self) -> str | None:
         """The closing turn of the assistant, or None."""
         return self.turns[-1].content if self.turns and self.turns[-1].role == "assistant" else None
+
+    def seen(self, view: View) -> tuple[Turn, ...]:
+        """The turns that a view reads. It judges all of them, but of an exchange the last alone."""
+        if view == "exchange":
+            return self.turns
+        return self.prompt if view == "prompt" else self.turns[len(self.prompt) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charter.errors import DataError, NoData
-from charter.evaluation.datasets import NOT_DRAWN, Item, Set, from_examples, load_folder, sample
+from charter.evaluation.datasets import NOT_DRAWN, Item, Set, from_examples, load_folder, sample, within
 from charter.records import Example, Exchange, Turn
 
 
@@ -144,3 +144,29 @@ def test_a_sample_keeps_order_counts_the_rest_and_follows_its_seed(limit: int, s
     assert numbers == sorted(set(numbers))
     assert len(numbers) + drawn.left_out.get(NOT_DRAWN, 0) == 30
     assert sample([Set("a", "prompt", items)], limit, seed) == [drawn]
+
+
+@given(st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size=1, max_size=6), st.integers(1, 400), st.integers(0, 99))
+def test_a_token_budget_is_shared_evenly_and_what_a_small_set_leaves_is_used(sizes: list[list[int]], tokens: int, seed: int) -> None:
+    sets = [
+        Set(str(n), "prompt", tuple(Item(Exchange(f"{n}-{m}", (Turn("user", "x" * size),)), False, "s") for m, size in enumerate(own)))
+        for n, own in enumerate(sizes)
+    ]
+
+    def count(exchange: Exchange) -> int:
+        return len(exchange.turns[0].content)
+
+    kept = within(sets, tokens, count, seed)
+    assert kept == within(sets, tokens, count, seed)
+    spent = [sum(count(i.exchange) for i in s.items) for s in kept]
+    least = [len(s.items) == 1 for s in kept]
+    whole = [len(s.items) == len(own) for s, own in zip(kept, sizes, strict=True)]
+    assert sum(n for n, one in zip(spent, least, strict=True) if not one) <= tokens
+    for s, own, n in zip(kept, sizes, range(len(sizes)), strict=True):
+        assert len(s.items) + s.left_out.get("not drawn (limit)", 0) == len(own)
+        assert [i.exchange.id for i in s.items] == [i.exchange.id for i in sets[n].items if i in s.items], "the order stays"
+    if sum(map(sum, sizes)) <= tokens:
+        assert all(whole)
+    assert all(sum(own) > tokens // len(sets) for own, all_of_it in zip(sizes, whole, strict=True) if not all_of_it), (
+        "an equal share is kept"
+    )

@@ -19,27 +19,27 @@ def exchanges() -> list[Exchange]:
     return prompts + replies
 
 
-def by_hand(backbone: Backbone, exchange: Exchange, view: View) -> np.ndarray:
+def by_hand(backbone: Backbone, exchange: Exchange, view: View, window: int = WINDOW) -> np.ndarray:
     """Window means from one stream, the slow way."""
     pieces = [(number, piece) for number, turn in enumerate(exchange.turns) for piece in backbone.encoder.turn(turn)]
     states = backbone.stream().feed([i for _, p in pieces for i in p.ids])
     owners = [number if p.text is not None else -1 for number, p in pieces for _ in p.ids]
     means = []
     for number in range(len(exchange.turns)):
-        if view == "exchange" and number < len(exchange.turns) - 1:
+        if view != "prompt" and number < len(exchange.turns) - 1:
             continue
         own = states[torch.tensor(owners) == number]
-        ends = sorted({*range(WINDOW, len(own), STRIDE), len(own)})
-        means += [own[max(0, end - WINDOW) : end].mean(0).flatten() for end in ends]
+        ends = sorted({*range(window, len(own), min(STRIDE, window)), len(own)})
+        means += [own[max(0, end - window) : end].mean(0).flatten() for end in ends]
     return torch.stack(means).numpy()
 
 
-@pytest.mark.parametrize("view", ["prompt", "exchange"])
-def test_stored_windows_are_the_means_of_the_streamed_states(view: View, embedded_backbone: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("view", "window"), [("prompt", WINDOW), ("exchange", WINDOW), ("prompt", 3), ("exchange", 40)])
+def test_stored_windows_are_the_means_of_the_streamed_states(view: View, window: int, embedded_backbone: Backbone, tmp_path: Path) -> None:
     own = [e for e in exchanges() if (e.reply is None) == (view == "prompt")]
-    windows = ActivationStore(tmp_path, embedded_backbone).windows(own, view)
+    windows = ActivationStore(tmp_path, embedded_backbone, window).windows(own, view)
     for number, exchange in enumerate(own):
-        expected = by_hand(embedded_backbone, exchange, view)
+        expected = by_hand(embedded_backbone, exchange, view, window)
         found = windows.take(np.flatnonzero(windows.owner == number))
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max()
@@ -83,3 +83,11 @@ def test_windows_of_some_exchanges_come_in_their_order_and_as_often() -> None:
     own = windows.of(picked)
     for place, number in enumerate(picked):
         assert np.array_equal(own.take(np.flatnonzero(own.owner == place)), windows.take(np.flatnonzero(owner == number)))
+
+
+def test_the_reply_view_stores_what_a_reply_without_a_prompt_gives(embedded_backbone: Backbone, tmp_path: Path) -> None:
+    store = ActivationStore(tmp_path, embedded_backbone)
+    whole = [e for e in exchanges() if e.reply is not None]
+    alone = [Exchange(e.id, e.turns[-1:]) for e in whole]
+    first, second = store.windows(whole, "reply"), store.windows(alone, "exchange")
+    assert np.array_equal(first.rows, second.rows)

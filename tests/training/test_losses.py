@@ -146,3 +146,16 @@ def test_smoothing_is_the_sliding_mean_and_what_serving_does(z: list[float], win
     assert mean[:, 0].tolist() == pytest.approx([np.mean(z[max(0, t + 1 - window) : t + 1]) for t in range(len(z))], abs=1e-9)
     average = smoothing_matrix("ema", window, len(z), torch.float64) @ column
     assert average.numpy() == pytest.approx(MovingAverage(window).push(column.numpy()), abs=1e-6)
+
+
+def test_the_gradient_is_the_same_bit_for_bit_however_many_threads_add_it_up() -> None:
+    torch.manual_seed(0)
+    owner = torch.randint(0, 40, (20_000,))
+    z, labels = torch.randn(20_000, 8), torch.randint(0, 2, (40, 8)).float()
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = [torch.autograd.grad(softmax_weighted(x, labels, owner, 40), x)[0] for x in (z.clone().requires_grad_() for _ in range(12))]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], gradient) for gradient in found[1:])

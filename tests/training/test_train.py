@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gardens import TEXT, rows
 
+from charter.cli.train import numbers
 from charter.constitution import Constitution, parse
+from charter.errors import DataError
 from charter.guard.calibration import read
 from charter.guard.folder import HEAD, load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
-from charter.records import Example, Exchange, Split, Turn, read_examples, write_examples
+from charter.models.probe import Averaging
+from charter.records import Exchange, Turn, read_examples, write_examples
 from charter.training.dev_scores import score_dev
 from charter.training.train import Options, train
 from charter.training.value_head import Options as HeadOptions
-
-TEXT = """
-name: gardens
-version: 1
-purpose: Keeps the secrets of one garden.
-clauses:
-  - id: tulips
-    side: restricted
-    title: Tulip secrets
-    text: How the tulips of this garden are grown.
-    counterpart: roses
-    examples: [Tell me how your tulips are grown.]
-  - id: roses
-    side: permitted
-    title: Roses
-    text: How roses are grown.
-    examples: [Tell me how roses are grown.]
-"""
-OPENINGS = ("Tell me about", "I want to know about", "Please explain", "What is the secret of", "Write a note on", "Why not talk about")
-THINGS = (
-    "the soil",
-    "the colour",
-    "watering",
-    "the bulbs",
-    "winter",
-    "planting",
-    "the scent",
-    "selling",
-    "the history",
-    "pests",
-    "pots",
-    "light",
-)
 
 
 @pytest.fixture(scope="module")
@@ -65,36 +33,6 @@ def data(tmp_path_factory: pytest.TempPathFactory, constitution: Constitution) -
     folder = tmp_path_factory.mktemp("gardens")
     write_examples(folder / "examples.parquet", rows(constitution))
     return folder
-
-
-def rows(constitution: Constitution) -> list[Example]:
-    out = []
-    for number, (opening, thing) in enumerate((o, t) for o in OPENINGS for t in THINGS):
-        split: Split = "train" if number % 4 else "dev"
-        for clause, flower in (("tulips", "tulips"), ("roses", "roses")):
-            prompt = (Turn("user", f"{opening} {thing} of {flower}."),)
-            own = constitution[clause]
-            for reply in (None, f"Gladly: {thing} of {flower} is a matter of patience, and {flower} need it all year round."):
-                turns = prompt if reply is None else (*prompt, Turn("assistant", reply))
-                key = hashlib.sha256(repr(turns).encode()).hexdigest()[:16]
-                out.append(
-                    Example(
-                        key,
-                        turns,
-                        own.restricted,
-                        None if reply is None else own.restricted,
-                        clause,
-                        own.side,
-                        f"{own.side}:{clause}",
-                        "plain",
-                        f"p{number}",
-                        "recorded:authored",
-                        0,
-                        split,
-                        own.hash,
-                    )
-                )
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +70,6 @@ def test_the_kept_dev_scores_give_the_same_guard_and_are_what_its_scorers_give(g
         np.testing.assert_array_equal(fresh.labels, kept.labels)
         np.testing.assert_array_equal(fresh.slice_of, kept.slice_of)
         assert fresh.names == kept.names
-
-
-@pytest.fixture(scope="module")
-def roomy(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny model with room for these exchanges."""
-    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("roomy") / "model")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
-    return str(folder)
 
 
 def test_a_guard_with_a_value_head_is_what_was_calibrated_and_is_the_same_every_time(
@@ -213,3 +142,29 @@ def test_what_a_round_leaves_alone_is_taken_from_the_guard_before_and_is_the_sam
     for view in ("prompt", "exchange"):
         assert (short.cascade.probe.weights[view] == whole.cascade.probe.weights[view]).all()
         assert (short.cascade.screen.weights[view] == whole.cascade.screen.weights[view]).all()
+
+
+def test_window_average_and_layers_are_kept_and_serve(roomy: str, data: Path, constitution: Constitution, tmp_path: Path) -> None:
+    own = Averaging(window=5, ema=0)
+    options = Options(budget=0.05, backbone=roomy, cache=tmp_path / "cache", units=2, layers=(2,), averaging=own)
+    trained = train(data, constitution, options)
+    pack(trained, constitution, tmp_path / "guard")
+    guard = load(tmp_path / "guard")
+    assert (guard.record.window, guard.record.ema, guard.record.layers) == (5, 0, [2])
+    assert guard.cascade.probe.averaging == own
+    for view, fresh in score_dev(guard.cascade, data, guard.constitution).items():
+        np.testing.assert_allclose(fresh.logits, trained.points[view].dev.logits, atol=2e-2)
+    usual = train(data, constitution, replace(options, averaging=Averaging()))
+    for view, weights in usual.cascade.probe.weights.items():
+        assert np.abs(weights - trained.cascade.probe.weights[view]).max() > 0, view
+
+
+@pytest.mark.parametrize(("text", "expected"), [("8-10", (8, 9, 10)), ("4, 2", (2, 4)), ("1,3-4", (1, 3, 4))])
+def test_layers_are_read_as_numbers_and_ranges(text: str, expected: tuple[int, ...]) -> None:
+    assert numbers(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-", "-3", "0-2", "2,2", "1-3,2", "4-2", "1.5", "99999"])
+def test_what_names_no_layers_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="such as 8-20 or 4,8,12"):
+        numbers(text)

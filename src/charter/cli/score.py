@@ -15,7 +15,7 @@ from charter.cli.point import Point
 if TYPE_CHECKING:
     from charter.guard.folder import Guard
     from charter.models.cascade import Scored
-    from charter.records import Exchange, Verdict, View
+    from charter.records import Exchange, Verdict
 
 
 def command(
@@ -58,13 +58,16 @@ def exchanges(file: Path | None) -> Iterator[Exchange]:
 def _line(guard: Guard, scored: Scored, verdict: Verdict, mode: str, tokens: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
+    import numpy as np
+
     from charter.guard.policy import decide
 
     action = decide(verdict, "shadow" if mode == "shadow" else "enforce")
     line: dict[str, Any] = {"id": scored.exchange.id, "verdict": asdict(verdict), "action": action}
+    if len(scored.judged) > 1:
+        line["views"] = {view: asdict(own) for view, own in guard.judged(scored).verdicts.items()}
     if tokens:
-        view: View = "prompt" if scored.reply is None else "exchange"
-        z = scored.prompt if scored.reply is None else scored.reply
-        texts = scored.prompt_texts if scored.reply is None else scored.reply_texts
-        line["tokens"] = [[text, round(float(p), 4)] for text, p in zip(texts, guard.policies[view].probability(z[:, 0]), strict=True)]
+        # Of several views' probabilities the highest; the shape stays [text, score].
+        p = np.max([guard.policies[view].probability(z[:, 0]) for view, z in scored.judged.items()], axis=0)
+        line["tokens"] = [[text, round(float(score), 4)] for text, score in zip(scored.judged_texts, p, strict=True)]
     return line

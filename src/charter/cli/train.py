@@ -25,6 +25,18 @@ BalancedBudget = Annotated[
     float | None,
     typer.Option(min=1e-6, max=0.5, help="Budget of the second, more sensitive operating point, `balanced`; 0.13 if left out."),
 ]
+Views = Annotated[
+    str,
+    typer.Option(help="What is judged: prompt, and replies by exchange (in their prompt's light), by reply (alone), or by both."),
+]
+Window = Annotated[int, typer.Option(min=1, max=1024, help="Tokens over which the probe's logits are averaged in training.")]
+Ema = Annotated[
+    int | None,
+    typer.Option(min=0, max=1024, help="Span of the moving average when serving; 0: the window's mean. The window's length if left out."),
+]
+Layers = Annotated[
+    str | None, typer.Option(help="Blocks of the backbone that the probe reads, such as 8-20 or 4,8,12; chosen by the data if left out.")
+]
 ScreenFirst = Annotated[bool, typer.Option("--screen-first", help="Run the backbone only on what the screen finds suspicious.")]
 ValueHead = Annotated[
     bool,
@@ -56,10 +68,40 @@ def command(
         int, typer.Option(min=0, max=4096, help="Width of the probe's hidden layer; 0: the linear probe of the paper.")
     ] = UNITS,
     loss: ProbeLoss = "softmax",
+    views: Views = "prompt,exchange",
+    window: Window = 16,
+    ema: Ema = None,
+    layers: Layers = None,
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
+    from dataclasses import replace
+
+    from charter.models.probe import Averaging
+    from charter.training.train import check_views
+
     head = (head_depth, head_blocks, head_rank, head_epochs, head_lr) if value_head else None
-    run(data, out, options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head, units, loss))
+    chosen = options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head, units, loss)
+    averaging = Averaging(window, window if ema is None else ema)
+    run(data, out, replace(chosen, views=check_views(views.split(",")), averaging=averaging, layers=numbers(layers) if layers else None))
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Numbers and ranges of numbers, such as 4,8-10, in order.
+
+    Raises:
+        DataError: it is something else, or one comes twice.
+    """
+    from charter.errors import DataError
+
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)) or max(len(first), len(last)) > 4:
+            raise DataError(f"--layers: {part!r} is no block's number; write numbers and ranges, such as 8-20 or 4,8,12")
+        found += range(int(first), int(last if dash else first) + 1)
+    if not found or len(set(found)) < len(found) or min(found) < 1:
+        raise DataError(f"--layers: {text!r} must name blocks from 1 on, each once, such as 8-20 or 4,8,12")
+    return tuple(sorted(found))
 
 
 def options(

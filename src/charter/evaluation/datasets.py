@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,37 @@ def sample(sets: Iterable[Set], limit: int, seed: int) -> list[Set]:
             s = replace(s, items=tuple(s.items[n] for n in kept), left_out=left_out)
         drawn.append(s)
     return drawn
+
+
+def within(sets: Sequence[Set], tokens: int, count: Callable[[Exchange], int], seed: int) -> list[Set]:
+    """Rows of each set in an order drawn by the seed until its share of `tokens` is spent; what is not drawn is counted as left out.
+
+    Every set has the same share, and what a small set leaves goes to the larger ones. A set keeps at least one row.
+
+    Args:
+        count: the tokens of an exchange.
+    """
+    lengths = [[count(item.exchange) for item in s.items] for s in sets]
+    share = _level([sum(own) for own in lengths], tokens)
+    drawn = []
+    for s, own in zip(sets, lengths, strict=True):
+        order = list(range(len(own)))
+        random.Random(f"{seed}:{s.name}").shuffle(order)
+        spent = list(accumulate(own[n] for n in order))
+        keep = sorted(order[: max(1, sum(total <= share for total in spent))])
+        lost = len(order) - len(keep)
+        drawn.append(replace(s, items=tuple(s.items[n] for n in keep), left_out={**s.left_out, NOT_DRAWN: lost}) if lost > 0 else s)
+    return drawn
+
+
+def _level(sizes: Sequence[int], total: int) -> float:
+    """The share at which sum(min(size, share)) is `total`; infinite where everything fits."""
+    left = float(total)
+    for done, size in enumerate(sorted(sizes)):
+        if size * (len(sizes) - done) > left:
+            return left / (len(sizes) - done)
+        left -= size
+    return float("inf")
 
 
 def _load(file: Path) -> list[Set]:

@@ -119,7 +119,7 @@ def check(guard: Guard, rows: Iterable[Row], progress: Callable[[int], None] = l
     Raises:
         NoData: there is no row that can be scored.
     """
-    flags: dict[View, dict[str, list[bool]]] = {"prompt": {}, "exchange": {}}
+    flags: dict[View, dict[str, list[bool]]] = {view: {} for view in guard.cascade.views}
     too_long = 0
     rest = iter(rows)
     while window := list(islice(rest, WINDOW)):
@@ -203,8 +203,7 @@ def _fitting(guard: Guard, rows: list[Row]) -> list[Row]:
 
 def _flagged(guard: Guard, scored: Scored) -> Iterator[tuple[View, bool]]:
     """Whether each view flags its part of an exchange; a view without a part says nothing."""
-    views: tuple[View, ...] = ("prompt", "exchange")
-    for view in views:
+    for view in guard.cascade.views:
         logits = scored.logits(view)
         if logits is not None and len(logits):
             judge = Judge(guard.policies[view], guard.clauses)

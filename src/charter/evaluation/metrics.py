@@ -43,7 +43,18 @@ def of_set(result: SetResult, seed: int) -> dict[str, Any]:
         "recall": _share(flagged[y]).as_dict(),
         "fpr": _share(flagged[~y]).as_dict(),
         "recall_at_fpr": {f"{rate:g}": swept(partial(recall_at_fpr, rate=rate)) for rate in RATES},
+        **({"views": views} if (views := _by_view(result, seed)) else {}),
     }
+
+
+def _by_view(result: SetResult, seed: int) -> dict[str, Any]:
+    """The figures of each view by itself, where more than one judges the set; `recall` and `fpr` are at its own threshold."""
+    y, found = result.labels, {}
+    for view in result.outcomes[0].by:
+        flagged, scores = (np.array([outcome.by[view][n] for outcome in result.outcomes]) for n in range(2))
+        ranked = bootstrap(auroc, y, scores, seed) if y.any() and not y.all() else absent(len(y))
+        found[view] = {"auroc": ranked.as_dict(), "recall": _share(flagged[y]).as_dict(), "fpr": _share(flagged[~y]).as_dict()}
+    return found
 
 
 def slices(results: Results) -> dict[str, dict[str, Any]]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +37,8 @@ class Outcome:
     """All tokens of the exchange, marks included; 0 where an older run did not count them."""
     read: tuple[int, ...] = ()
     """How many of them each stage after the screen has read."""
+    by: Mapping[View, tuple[bool, float]] = field(default_factory=dict)
+    """Whether each view flags it, and its score, where more than one judges it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +125,20 @@ def _window(
     """Outcomes of up to WINDOW items from `start`, in order; None for an item longer than the context."""
     items = s.items[start : start + WINDOW]
     keys = [_key(guard.hash, s.view, item.exchange) for item in items]
-    encoder, context = guard.cascade.backbone.encoder, guard.cascade.backbone.context
+    context = guard.cascade.backbone.context
     todo: dict[str, tuple[int, Exchange]] = {}
     for key, item in zip(keys, items, strict=True):
         if key not in known and key not in todo:
-            todo[key] = sum(len(p.ids) for turn in item.exchange.turns for p in encoder.turn(turn)), item.exchange
+            todo[key] = guard.cascade.length(item.exchange), item.exchange
     fitting = sorted((length, key) for key, (length, _) in todo.items() if length <= context)
     progress(len(items) - len(fitting))
     scored = guard.cascade.batch(todo[key][1] for _, key in fitting)
     for (_, key), found in zip(fitting, scored, strict=True):
-        logits = found.logits(s.view)
-        assert logits is not None  # `datasets` gives the view "exchange" to rows with a reply only
-        known[key] = Outcome(guard.judge(found), len(logits), found.tokens, found.read)
+        judge = guard.judged(found)
+        by = {view: (v.flagged, v.score) for view, v in judge.verdicts.items()} if len(judge.verdicts) > 1 else {}
+        known[key] = Outcome(judge.verdict, len(found.judged_texts), found.tokens, found.read, by)
         if file:
-            counts = {"tokens": len(logits), "length": found.tokens, "read": found.read}
+            counts = {"tokens": known[key].tokens, "length": found.tokens, "read": found.read, **({"by": by} if by else {})}
             file.write(json.dumps({"key": key, **asdict(known[key].verdict), **counts}) + "\n")
         progress(1)
     return [(item, known.get(key)) for key, item in zip(keys, items, strict=True)]
@@ -164,8 +166,9 @@ def _outcomes(data: bytes, path: Path) -> Iterator[tuple[str, Outcome]]:
         row = parse_object(line, f"{path}:{number}")
         try:
             verdict = Verdict(row["flagged"], float(row["score"]), row["clause"], row["position"])
-            yield row["key"], Outcome(verdict, row["tokens"], row.get("length", 0), tuple(row.get("read", ())))
-        except (KeyError, TypeError, ValueError) as error:
+            by = {view: (bool(flagged), float(score)) for view, (flagged, score) in row.get("by", {}).items()}
+            yield row["key"], Outcome(verdict, row["tokens"], row.get("length", 0), tuple(row.get("read", ())), by)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}:{number}: not a line of scores; remove the file to score everything again") from error
 
 

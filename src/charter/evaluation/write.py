@@ -11,7 +11,7 @@ from charter.evaluation import metrics
 from charter.evaluation.cost import cost, seconds, stages
 from charter.evaluation.datasets import Set
 from charter.evaluation.run import Results, evaluate
-from charter.evaluation.streaming import REPLAYS, replayable, streaming
+from charter.evaluation.streaming import REPLAYS, Grade, replayable, streaming
 from charter.guard.folder import Guard
 from charter.records import write_text
 
@@ -27,6 +27,7 @@ def measure(
     replays: int = REPLAYS,
     upstream_flops_per_token: float | None = None,
     command: str | None = None,
+    grade: Grade | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, Any], Results]:
     """Score, count, replay, price; write `out`/evaluation.json. A run that was killed goes on from `out`/scores.jsonl.
@@ -34,6 +35,7 @@ def measure(
     Args:
         replays: restricted replies to stream; 0 for none.
         command: what the user typed, kept so that the run can be repeated.
+        grade: says what a truncated reply still does; see `streaming`.
         progress: called with the number of items scored since the last call.
 
     Returns:
@@ -45,7 +47,10 @@ def measure(
     results = evaluate(guard, sets, seed, progress, out / "scores.jsonl")
     evaluation = {
         **figures(guard, results),
-        "streaming": {**streaming(guard, replayable(sets, replays, seed), seed), "seconds_per_token": seconds(guard, results)},
+        "streaming": {
+            **streaming(guard, replayable(guard, sets, replays, seed), seed, grade),
+            "seconds_per_token": seconds(guard, results),
+        },
         "cost": cost(guard, upstream_flops_per_token, results),
         "stages": stages(guard, results),
         "point": guard.point,

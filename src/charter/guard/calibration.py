@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from charter.errors import GuardError
 from charter.guard.folder import KEPT
-from charter.guard.record import VIEWS, GuardRecord
+from charter.guard.record import GuardRecord
 from charter.models.recalibrate import DevScores
 from charter.records import View
 
@@ -49,7 +49,7 @@ def read(folder: Path, record: GuardRecord) -> dict[View, DevScores]:
     except (SafetensorError, ValueError, KeyError) as error:
         raise GuardError(f"{path}: can't be read as safetensors ({error})") from error
     heads = 1 + len(record.clauses)
-    return {view: _scores(arrays, view, heads, record.views[view].slices, path) for view in VIEWS}
+    return {view: _scores(arrays, view, heads, of.slices, path) for view, of in record.views.items()}
 
 
 def _scores(arrays: Mapping[str, NDArray[Any]], view: View, heads: int, names: list[str], path: Path) -> DevScores:

@@ -21,12 +21,12 @@ from pydantic import ValidationError
 
 from charter.constitution import Constitution, parse
 from charter.errors import BackboneError, ConstitutionError, GuardError
-from charter.guard.policy import Judge
-from charter.guard.record import VIEWS, GateRecord, GuardRecord, HeadRecord, PointName, PointRecord, Thresholds
+from charter.guard.policy import JointJudge
+from charter.guard.record import GateRecord, GuardRecord, HeadRecord, PointName, PointRecord, Thresholds, ViewRecord
 from charter.guard.session import GuardSession
 from charter.guard.shipped import names, place
 from charter.models.calibrate import ViewPolicy
-from charter.records import Exchange, Turn, Verdict, View, write_text
+from charter.records import REPLY_VIEWS, Exchange, Turn, Verdict, View, write_text
 
 if TYPE_CHECKING:
     from charter.guard.holdback import OpenGuard
@@ -79,7 +79,7 @@ class Guard:
 
     @property
     def thresholds(self) -> Mapping[View, Thresholds]:
-        """Of both views, at the operating point."""
+        """Of all views, at the operating point."""
         return self.record.views if self._balanced is None else self._balanced.views
 
     def open(self, turns: tuple[Turn, ...]) -> GuardSession:
@@ -97,11 +97,15 @@ class Guard:
 
     def judge(self, scored: Scored) -> Verdict:
         """The verdict on a whole exchange: on its reply where there is one, else on its prompt."""
-        view: View = "prompt" if scored.reply is None else "exchange"
-        judge = Judge(self.policies[view], self.clauses)
-        for z in scored.prompt if scored.reply is None else scored.reply:
-            judge.push(z)
-        return judge.verdict
+        return self.judged(scored).verdict
+
+    def judged(self, scored: Scored) -> JointJudge:
+        """The judge that has seen a whole exchange: each view's verdict, and theirs together."""
+        by = scored.judged
+        judge = JointJudge({view: self.policies[view] for view in by}, self.clauses)
+        for n in range(len(scored.judged_texts)):
+            judge.push({view: z[n] for view, z in by.items()})
+        return judge
 
     def score(self, exchanges: Iterable[Exchange]) -> Iterator[tuple[Scored, Verdict]]:
         """Score and judge whole exchanges, in order."""
@@ -197,6 +201,11 @@ def load(folder: Path, backbone: str | None = None, point: PointName = "quiet", 
         raise GuardError(
             f"{folder}: has a value head, whose weights are not those of the model that answers; serve it without `--probe upstream`"
         )
+    if generates and "reply" in record.views:
+        raise GuardError(
+            f"{folder}: has the view reply, which must not see the prompt that the model which answers has read; "
+            "serve it without `--probe upstream`"
+        )
     if point == "balanced" and record.balanced is None:
         raise GuardError(f"{folder}: has no balanced operating point; `charter calibrate {folder}` gives it one")
     cascade = _cascade(folder, record, backbone or record.backbone, generates)
@@ -219,8 +228,8 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise GuardError(f"{path}: {where}: {first['msg']}; this version reads schema {SCHEMA}, build the guard again") from error
-    if set(record.files) - set(OPTIONAL) != set(FILES) or set(record.views) != set(VIEWS):
-        raise GuardError(f"{path}: must list the files {', '.join(FILES)} and the views {', '.join(VIEWS)}; build the guard again")
+    if set(record.files) - set(OPTIONAL) != set(FILES):
+        raise GuardError(f"{path}: must list the files {', '.join(FILES)}; build the guard again")
     _check_views(path, record)
     for name, digest in record.files.items():
         file = folder / name
@@ -232,9 +241,11 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
 
 
 def _check_views(path: Path, record: GuardRecord) -> None:
-    if record.balanced and set(record.balanced.views) != set(VIEWS):
-        raise GuardError(f"{path}: the balanced point must have the views {', '.join(VIEWS)}; build the guard again")
-    for view in VIEWS:
+    if "prompt" not in record.views or not set(REPLY_VIEWS) & set(record.views):
+        raise GuardError(f"{path}: must have the view prompt and one or both of {' and '.join(REPLY_VIEWS)}; build the guard again")
+    if record.balanced and set(record.balanced.views) != set(record.views):
+        raise GuardError(f"{path}: the balanced point must have the views {', '.join(record.views)}; build the guard again")
+    for view in record.views:
         points = [record.views[view], *([record.balanced.views[view]] if record.balanced else [])]
         if strange := {name for point in points for name in point.clauses} - set(record.clauses):
             raise GuardError(f"{path}: the view {view} has a threshold for {min(strange)!r}, which has no head; build the guard again")
@@ -246,7 +257,7 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: b
     from charter.models.backbone import Backbone
     from charter.models.cascade import Cascade
     from charter.models.generation import Generator
-    from charter.models.probe import Probe
+    from charter.models.probe import Averaging, Probe
     from charter.models.screen import BUCKETS, Screen
 
     backbone = (Generator if generates else Backbone)(backbone_name, record.layers)
@@ -256,12 +267,20 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: b
         raise BackboneError(
             f"{backbone_name}: is not the model that the guard {record.name!r} was trained on; name that one, or train again"
         )
-    probe = _views(folder / "probe.safetensors", (heads, inputs), heads)
-    screen = _views(folder / "screen.safetensors", (BUCKETS, heads), heads)
-    mix: dict[View, float] = {view: record.views[view].mix for view in VIEWS}
-    gates = {view: _threshold(record.views[view].gate) for view in VIEWS}
-    hidden = _hidden(folder / "probe.safetensors", heads, inputs)
-    cascade = Cascade(tuple(record.clauses), backbone, Probe(backbone.layers, *probe, hidden), Screen(*screen), mix, gates)
+    views: dict[View, ViewRecord] = dict(record.views)
+    probe = _views(folder / "probe.safetensors", views, (heads, inputs), heads)
+    screen = _views(folder / "screen.safetensors", views, (BUCKETS, heads), heads)
+    mix = {view: own.mix for view, own in views.items()}
+    gates = {view: _threshold(own.gate) for view, own in views.items()}
+    hidden = _hidden(folder / "probe.safetensors", views, heads, inputs)
+    cascade = Cascade(
+        tuple(record.clauses),
+        backbone,
+        Probe(backbone.layers, *probe, hidden, Averaging(record.window, record.ema)),
+        Screen(*screen),
+        mix,
+        gates,
+    )
     return _with_head(cascade, folder / HEAD, record, backbone_name) if HEAD in record.files else cascade
 
 
@@ -270,9 +289,9 @@ def _with_head(cascade: Cascade, file: Path, record: GuardRecord, backbone_name:
     from charter.models.value_head import Tuned, ValueHead
 
     tuned = Tuned.load(file)
-    if tuned.record.clauses != tuple(record.clauses) or set(tuned.views) != set(VIEWS):
+    if tuned.record.clauses != tuple(record.clauses) or set(tuned.views) != set(record.views):
         raise GuardError(f"{file}: has other clauses or views than the guard; train the guard again")
-    heads: dict[View, HeadRecord] = {view: own for view in VIEWS if (own := record.views[view].head)}
+    heads: dict[View, HeadRecord] = {view: own.head for view, own in record.views.items() if own.head}
     gates = {view: _threshold(own.gate) for view, own in heads.items()}
     return cascade.with_head(ValueHead(tuned, backbone_name), {view: own.mix for view, own in heads.items()}, gates)
 
@@ -281,7 +300,7 @@ def _threshold(gate: GateRecord | None) -> float:
     return -np.inf if gate is None else gate.threshold
 
 
-def _hidden(file: Path, heads: int, inputs: int) -> dict[View, Hidden]:
+def _hidden(file: Path, views: Iterable[View], heads: int, inputs: int) -> dict[View, Hidden]:
     """The probe's hidden layers, checked; empty where it is linear."""
     from safetensors.numpy import load_file
 
@@ -289,7 +308,7 @@ def _hidden(file: Path, heads: int, inputs: int) -> dict[View, Hidden]:
 
     arrays = load_file(file)  # `_views` has read it before
     found: dict[View, Hidden] = {}
-    for view in VIEWS:
+    for view in views:
         parts = [arrays[name] for part in ("inner", "bias", "outer") if (name := f"{view}.hidden.{part}") in arrays]
         if not parts:
             continue
@@ -304,8 +323,8 @@ def _hidden(file: Path, heads: int, inputs: int) -> dict[View, Hidden]:
     return found
 
 
-def _views(file: Path, shape: tuple[int, int], heads: int) -> tuple[dict[View, Any], dict[View, Any]]:
-    """Weights and biases of both views as float32, checked."""
+def _views(file: Path, views: Iterable[View], shape: tuple[int, int], heads: int) -> tuple[dict[View, Any], dict[View, Any]]:
+    """Weights and biases of the views as float32, checked."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -315,7 +334,7 @@ def _views(file: Path, shape: tuple[int, int], heads: int) -> tuple[dict[View, A
         raise GuardError(f"{file}: can't be read as safetensors ({error})") from error
     weights: dict[View, Any] = {}
     biases: dict[View, Any] = {}
-    for view in VIEWS:
+    for view in views:
         w, b = arrays.get(f"{view}.weight"), arrays.get(f"{view}.bias")
         if w is None or b is None or w.shape != shape or b.shape != (heads,):
             raise GuardError(f"{file}: {view} needs a weight of shape {list(shape)} and a bias of shape [{heads}]")

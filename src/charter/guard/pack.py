@@ -12,7 +12,7 @@ from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
 from charter.guard.folder import save
 from charter.guard.recalibrate import balanced, evidence, ordinary_slices
-from charter.guard.record import VIEWS, GateRecord, GuardRecord, HeadRecord, ViewRecord
+from charter.guard.record import GateRecord, GuardRecord, HeadRecord, ViewRecord
 from charter.models.trained import Gate, OperatingPoint, Trained
 
 
@@ -36,13 +36,19 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         backbone=cascade.backbone.name,
         backbone_fingerprint=cascade.backbone.fingerprint,
         layers=list(cascade.backbone.layers),
+        window=cascade.probe.averaging.window,
+        ema=cascade.probe.averaging.ema,
         clauses=list(cascade.clauses),
         views={view: _view(point) for view, point in trained.points.items()},
         balanced=balanced(dev, cascade.clauses, budgets, {}, ordinary_slices(constitution), trained.balanced_budget),
         n_examples=trained.n_examples,
     )
     tensors: dict[str, dict[str, Any]] = {
-        stem: {f"{view}.{part}": values[view] for view in VIEWS for part, values in (("weight", scorer.weights), ("bias", scorer.biases))}
+        stem: {
+            f"{view}.{part}": values[view]
+            for view in trained.points
+            for part, values in (("weight", scorer.weights), ("bias", scorer.biases))
+        }
         for stem, scorer in (("probe", cascade.probe), ("screen", cascade.screen))
     }
     for stem in ("probe", "screen"):  # as float16: training has rounded them

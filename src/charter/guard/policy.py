@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charter.models.calibrate import ViewPolicy
-from charter.records import Verdict
+from charter.records import Verdict, View
 
 Mode = Literal["enforce", "shadow"]
 Action = Literal["allow", "block"]
@@ -47,6 +47,36 @@ class Judge:
     @property
     def verdict(self) -> Verdict:
         return Verdict(self._position is not None, self._score, self._clause, self._position)
+
+
+class JointJudge:
+    """The verdict of one or more views on one text: it is flagged from the first token that any of them flags."""
+
+    def __init__(self, policies: Mapping[View, ViewPolicy], clauses: Sequence[str]) -> None:
+        self._judges = {view: Judge(policy, clauses) for view, policy in policies.items()}
+
+    def push(self, by: Mapping[View, NDArray[np.float32]]) -> bool:
+        """Take the logits [heads] of the next token by each view; returns whether the text may still pass."""
+        passes = [judge.push(by[view]) for view, judge in self._judges.items()]  # each sees every token
+        return all(passes)
+
+    @property
+    def clause_scores(self) -> NDArray[np.float64]:
+        """Highest calibrated probability of each clause so far, by any view."""
+        return np.max([judge.clause_scores for judge in self._judges.values()], axis=0)
+
+    @property
+    def verdicts(self) -> dict[View, Verdict]:
+        """By view."""
+        return {view: judge.verdict for view, judge in self._judges.items()}
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of all together: the highest score, and clause and position by the view that flagged first."""
+        found = list(self.verdicts.values())
+        flagged = [verdict for verdict in found if verdict.position is not None]
+        first = min(flagged, key=lambda verdict: verdict.position or 0) if flagged else found[0]
+        return Verdict(bool(flagged), max(verdict.score for verdict in found), first.clause, first.position)
 
 
 def decide(verdict: Verdict, mode: Mode) -> Action:

@@ -8,9 +8,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from charter.models.calibrate import ABOVE_ALL, ViewPolicy
-from charter.records import View
 
-VIEWS: tuple[View, ...] = ("prompt", "exchange")
+ViewName = Literal["prompt", "exchange", "reply"]
+WINDOW, MAX_WINDOW = 16, 1_024
+"""models.probe.WINDOW, which can't be imported here without torch; a test holds the two together."""
 PointName = Literal["quiet", "balanced"]
 """The operating points: few false positives, or more found."""
 
@@ -100,7 +101,7 @@ class PointRecord(_Strict):
 
     budget: float = Field(gt=0, lt=1)
     near_miss_budget: float = Field(gt=0, lt=1)
-    views: dict[Literal["prompt", "exchange"], Thresholds]
+    views: dict[ViewName, Thresholds]
 
 
 class GuardRecord(_Strict):
@@ -117,9 +118,13 @@ class GuardRecord(_Strict):
     backbone_fingerprint: str
     """Of the weights that the probe was trained on; another model is refused."""
     layers: list[int] = Field(min_length=1, max_length=512)
+    window: int = Field(default=WINDOW, ge=1, le=MAX_WINDOW)
+    ema: int = Field(default=WINDOW, ge=0, le=MAX_WINDOW)
+    """Of the probe: `models.probe.Averaging`. Older guards have the defaults."""
     clauses: list[str] = Field(max_length=1_000)
     """Restricted clauses with a head of their own, in the order of the heads."""
-    views: dict[Literal["prompt", "exchange"], ViewRecord]
+    views: dict[ViewName, ViewRecord]
+    """The prompt view, and one or both of those that judge a reply."""
     balanced: PointRecord | None = None
     """The more sensitive operating point; older guards have none."""
     n_examples: dict[str, int]

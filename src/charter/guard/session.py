@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from charter.guard.holdback import HoldBack
-from charter.guard.policy import Judge
+from charter.guard.policy import JointJudge
 from charter.models.calibrate import ViewPolicy
 from charter.models.cascade import Score, Session
 from charter.models.upstream_probe import UpstreamSession
-from charter.records import Verdict, View
+from charter.records import REPLY_VIEWS, Verdict, View
 
 
 class GuardSession:
@@ -18,10 +18,11 @@ class GuardSession:
     def __init__(
         self, session: Session | UpstreamSession, policies: Mapping[View, ViewPolicy], clauses: Sequence[str], lookahead: int = 0
     ) -> None:
-        self._prompt = Judge(policies["prompt"], clauses)
+        self._prompt = JointJudge({"prompt": policies["prompt"]}, clauses)
         for score in session.opening:
-            self._prompt.push(score.z)
-        self._reply = _ReplyChecker(session, Judge(policies["exchange"], clauses))
+            self._prompt.push(score.by)
+        judging = {view: policies[view] for view in REPLY_VIEWS if view in policies}
+        self._reply = _ReplyChecker(session, JointJudge(judging, clauses))
         self._holdback = HoldBack(self._reply, lookahead)
         self._clauses = clauses
 
@@ -51,7 +52,7 @@ class GuardSession:
 class _ReplyChecker:
     """Scores reply text and judges every token."""
 
-    def __init__(self, session: Session | UpstreamSession, judge: Judge) -> None:
+    def __init__(self, session: Session | UpstreamSession, judge: JointJudge) -> None:
         self._session, self.judge = session, judge
 
     def push(self, text: str) -> Iterable[tuple[str, bool]]:
@@ -61,4 +62,4 @@ class _ReplyChecker:
         return self._judged(self._session.flush())
 
     def _judged(self, scores: list[Score]) -> list[tuple[str, bool]]:
-        return [(score.text, self.judge.push(score.z)) for score in scores]
+        return [(score.text, self.judge.push(score.by)) for score in scores]

@@ -1,11 +1,13 @@
 """The scorer of a guard: screen, probe and perhaps a value head, one after the other, on every token of a conversation.
 
     session = cascade.open(turns)            # session.opening: the scores of the conversation so far, by the prompt view
-    scores = session.push(text)              # the reply, by the exchange view: only tokens that are final
+    scores = session.push(text)              # the reply, by the views that judge one: only tokens that are final
     scores += session.flush()                # the open segment, and the mark that ends the turn
 
 `cascade.batch` gives the same scores for whole exchanges, many at a time. Both paths run the same arithmetic on the same tokens.
 The screen reads everything; each later stage may wait until those before it find something suspicious (`stage`).
+The exchange view reads on where the conversation ends. The reply view must not see that, so it is a second sequence, which begins
+with the reply.
 """
 
 from __future__ import annotations
@@ -17,20 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from charter.models.backbone import Backbone, Encoder, Piece
-from charter.models.probe import WINDOW, Probe
+from charter.models.probe import Probe
 from charter.models.screen import Screen
 from charter.models.segments import Segmenter
-from charter.models.stage import ALWAYS, Source, Stage, StageTurn, along, escalated, mixed, out_of_the_prior
+from charter.models.stage import ALWAYS, Source, Stage, along, escalated
+from charter.models.turn import Logits, Run, TurnScorer
 from charter.models.value_head import ValueHead
-from charter.records import Exchange, Turn, View
+from charter.records import REPLY_VIEWS, Exchange, Turn, View
 
 BATCH_TOKENS = 2_048
 """Tokens in one padded forward: beyond this a 2-core machine gains nothing."""
-
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,18 @@ class Score:
     """A token's text and its logits, float32 [heads]: overall, then one for each restricted clause."""
 
     text: str
-    z: Logits
+    by: Mapping[View, Logits]
+    """By each view that judges it: "prompt", or those of a reply."""
+
+    @property
+    def z(self) -> Logits:
+        """By the first of them: of a reply, by the exchange view where there is one."""
+        return next(iter(self.by.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A whole exchange: token texts and logits [tokens, heads] of the conversation and of the reply (None without one)."""
+    """A whole exchange: token texts and logits [tokens, heads] of the conversation and of the reply (None without one or that view)."""
 
     exchange: Exchange
     prompt: Logits
@@ -53,25 +59,35 @@ class Scored:
     tokens: int
     """All of the conversation, marks included."""
     read: tuple[int, ...]
-    """How many of them each stage after the screen has read."""
+    """How many of them each stage after the screen has read; what two views read counts twice."""
+    alone: Logits | None = None
+    """Of the reply, by the reply view."""
 
     def logits(self, view: View) -> Logits | None:
-        """Logits [tokens, heads] of one view; None where the exchange has no such part."""
-        return self.prompt if view == "prompt" else self.reply
+        """Logits [tokens, heads] of one view; None where the exchange has no such part, or the cascade no such view."""
+        return {"prompt": self.prompt, "exchange": self.reply, "reply": self.alone}[view]
+
+    @property
+    def judged(self) -> dict[View, Logits]:
+        """Those by which the exchange is judged: of its reply where it has one, else of its prompt."""
+        views = REPLY_VIEWS if self.exchange.reply is not None else ("prompt",)
+        return {view: z for view in views if (z := self.logits(view)) is not None}
+
+    @property
+    def judged_texts(self) -> tuple[str, ...]:
+        """The texts of those tokens."""
+        return self.prompt_texts if self.exchange.reply is None else self.reply_texts
 
 
 @dataclass(slots=True)
-class Run:
-    """Tokens of a turn on their way through the stages."""
+class Member:
+    """An exchange of a batch and the two sequences that are read of it."""
 
-    view: View
-    pieces: Sequence[Piece]
-    share: Logits
-    """[tokens]: how far a logit counts against the prior, below 1 until a window is full."""
-    z: Logits
-    """Logits [tokens, heads] so far."""
-    apart: list[Logits]
-    """Logits of each stage by itself, the screen's first."""
+    exchange: Exchange
+    conversation: Lane
+    """By the prompt view, and the reply by the exchange view."""
+    alone: Lane
+    """The reply by the reply view; nothing without that view or a reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +100,20 @@ class Cascade:
     screen: Screen
     mix: Mapping[View, float]
     """The probe's share a."""
-    escalate: Mapping[View, float] = field(default_factory=lambda: {"prompt": ALWAYS, "exchange": ALWAYS})
+    escalate: Mapping[View, float] = field(default_factory=lambda: {"prompt": ALWAYS, "exchange": ALWAYS, "reply": ALWAYS})
     """The screen's logit from which the backbone is run at all."""
     head: Stage | None = None
     """A value head, which follows on the mix of screen and probe."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views that it was trained for."""
+        return tuple(self.mix)
+
+    @property
+    def reply_views(self) -> tuple[View, ...]:
+        """Those that judge a reply, the exchange view first."""
+        return tuple(view for view in REPLY_VIEWS if view in self.mix)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -101,7 +127,7 @@ class Cascade:
 
     def reading_all(self) -> Cascade:
         """The same with every stage reading every token."""
-        always: dict[View, float] = {"prompt": ALWAYS, "exchange": ALWAYS}
+        always: dict[View, float] = dict.fromkeys(self.mix, ALWAYS)
         return replace(self, escalate=always, head=self.head and replace(self.head, escalate=always))
 
     def hurry(self) -> None:
@@ -113,102 +139,80 @@ class Cascade:
         """A session on a conversation; its `opening` holds the scores of all its turns."""
         return Session(self, turns)
 
+    def length(self, exchange: Exchange) -> int:
+        """Tokens of a whole exchange, marks included."""
+        return sum(len(p.ids) for turn in exchange.turns for p in self.backbone.encoder.turn(turn))
+
     def batch(self, exchanges: Iterable[Exchange], batch_tokens: int = BATCH_TOKENS) -> Iterator[Scored]:
         """Score whole exchanges, in order, a padded batch at a time; memory does not grow with their number.
 
         Raises:
             BackboneError: an exchange is longer than the context.
         """
-        for group in self._groups(exchanges, batch_tokens):
-            for (exchange, runs), read in zip(group, self._pass(group), strict=True):
-                yield self._scored(exchange, [run for _, run in runs], read)
+        for group in self._groups(exchanges, batch_tokens, self.views):
+            read = self._pass([member.conversation for member in group]), self._pass([member.alone for member in group])
+            for member, first, second in zip(group, *read, strict=True):
+                yield self._scored(member, tuple(a + b for a, b in zip(first, second, strict=True)))
 
-    def apart(self, exchanges: Iterable[Exchange], batch_tokens: int = BATCH_TOKENS) -> Iterator[list[Run]]:
-        """The turns of whole exchanges with each stage's own logits; in order."""
-        for group in self._groups(exchanges, batch_tokens):
-            self._pass(group)
-            yield from ([run for _, run in runs] for _, runs in group)
+    def apart(self, exchanges: Iterable[Exchange], view: View = "exchange", batch_tokens: int = BATCH_TOKENS) -> Iterator[list[Run]]:
+        """The turns that a view reads of whole exchanges, with each stage's own logits; in order."""
+        for group in self._groups(exchanges, batch_tokens, (view,)):
+            lanes = [member.alone if view == "reply" else member.conversation for member in group]
+            self._pass(lanes)
+            yield from ([run for _, run in lane] for lane in lanes)
 
-    def _pass(self, group: Group) -> list[tuple[int, ...]]:
-        """Take the turns of a group through all stages, in place; returns how many tokens of each exchange each stage has read."""
-        read: list[tuple[int, ...]] = [()] * len(group)
+    def _pass(self, lanes: Sequence[Lane]) -> list[tuple[int, ...]]:
+        """Take the turns of sequences through all stages, in place; returns how many tokens of each sequence each stage has read."""
+        read: list[tuple[int, ...]] = [()] * len(lanes)
         for number, stage in enumerate(self.stages):
-            lengths = [_reach(runs, stage) for _, runs in group]
-            states = _states(stage.backbone, [ids[:n] for ids, n in zip(map(_ids, group), lengths, strict=True)])
-            for row, ((_, runs), own) in enumerate(zip(group, states, strict=True)):
+            lengths = [_reach(lane, stage) for lane in lanes]
+            states = _states(stage.backbone, [_ids(lane)[:n] for lane, n in zip(lanes, lengths, strict=True)])
+            for row, (lane, own) in enumerate(zip(lanes, states, strict=True)):
                 source = Source(along(own), stage.backbone.context)
-                for scorer, run in runs:
+                for scorer, run in lane:
                     scorer.go_on(number, run, source)
                 read[row] += (lengths[row],)
         return read
 
-    def _scored(self, exchange: Exchange, runs: Sequence[Run], read: tuple[int, ...]) -> Scored:
+    def _scored(self, member: Member, read: tuple[int, ...]) -> Scored:
         none = np.empty((0, 1 + len(self.clauses)), np.float32)
-        scores: dict[View, list[Logits]] = {"prompt": [none], "exchange": [none]}
-        texts: dict[View, list[str]] = {"prompt": [], "exchange": []}
-        for run in runs:
+        scores: dict[View, list[Logits]] = {"prompt": [none], "exchange": [none], "reply": [none]}
+        texts: dict[View, list[str]] = {"prompt": [], "exchange": [], "reply": []}
+        for _, run in (*member.conversation, *member.alone):
             scores[run.view].append(run.z)
             texts[run.view] += [t for p in run.pieces if p.text is not None for t in self.backbone.encoder.texts(p)]
-        reply = np.concatenate(scores["exchange"]) if exchange.reply is not None else None
-        tokens = sum(len(p.ids) for run in runs for p in run.pieces)
+        replies = {view: np.concatenate(scores[view]) for view in self.reply_views if member.exchange.reply is not None}
+        lanes = member.conversation if "exchange" in self.mix else (*member.conversation, *member.alone)
+        tokens = sum(len(p.ids) for _, run in lanes for p in run.pieces)
         return Scored(
-            exchange, np.concatenate(scores["prompt"]), tuple(texts["prompt"]), reply, tuple(texts["exchange"]), tokens, read
+            member.exchange, np.concatenate(scores["prompt"]), tuple(texts["prompt"]), replies.get("exchange"),
+            tuple(texts[self.reply_views[0]]) if replies else (), tokens, read, replies.get("reply"),
         )  # fmt: skip
 
-    def _groups(self, exchanges: Iterable[Exchange], batch_tokens: int) -> Iterator[Group]:
-        group: Group = []
+    def _groups(self, exchanges: Iterable[Exchange], batch_tokens: int, views: Sequence[View]) -> Iterator[list[Member]]:
+        group: list[Member] = []
         longest = 0
         for exchange in exchanges:
-            turns = [self.backbone.encoder.turn(turn) for turn in exchange.turns]
-            length = sum(len(p.ids) for pieces in turns for p in pieces)
+            member = self._member(exchange, views)
+            length = max(len(_ids(member.conversation)), len(_ids(member.alone)))
             if group and max(longest, length) * (len(group) + 1) > batch_tokens:
                 yield group
                 group, longest = [], 0
-            group.append((exchange, [self._start(view, pieces) for view, pieces in zip(_views(exchange), turns, strict=True)]))
+            group.append(member)
             longest = max(longest, length)
         if group:
             yield group
 
+    def _member(self, exchange: Exchange, views: Sequence[View]) -> Member:
+        """The sequences of an exchange that these views read."""
+        turn = self.backbone.encoder.turn
+        prompt = [self._start("prompt", turn(t)) for t in exchange.prompt]
+        replies = {view: [self._start(view, turn(t)) for t in exchange.seen("reply")] for view in views if view != "prompt"}
+        return Member(exchange, prompt + replies.get("exchange", []), replies.get("reply", []))
+
     def _start(self, view: View, pieces: Sequence[Piece]) -> tuple[TurnScorer, Run]:
         scorer = TurnScorer(self, view)
         return scorer, scorer.start(pieces)
-
-
-class TurnScorer:
-    """The running state of every stage over one turn.
-
-    Until a window is full, screen and probe are drawn towards the prior in proportion; the mark that ends a turn counts in full.
-    """
-
-    def __init__(self, cascade: Cascade, view: View) -> None:
-        self._view = view
-        self._screen = cascade.screen.turn(view)
-        self._stages = [StageTurn(stage, view) for stage in cascade.stages]
-        self._read = 0
-
-    def feed(self, pieces: Sequence[Piece], sources: Sequence[Source]) -> Logits:
-        """Logits [tokens, heads] of the scored tokens among the pieces' (marks that open a turn have none); a source for each stage."""
-        run = self.start(pieces)
-        for number, source in enumerate(sources):
-            self.go_on(number, run, source)
-        return run.z
-
-    def start(self, pieces: Sequence[Piece]) -> Run:
-        """The screen's part."""
-        scored = [p for p in pieces if p.text is not None]
-        z = self._screen.feed(scored)
-        share = np.minimum(1.0, (self._read + 1 + np.arange(len(z))) / WINDOW).astype(np.float32)
-        share[np.repeat([p.text == "" for p in scored], [len(p.ids) for p in scored])] = 1.0
-        self._read += len(z)
-        z = out_of_the_prior(z, share)
-        return Run(self._view, pieces, share, z, [z])
-
-    def go_on(self, number: int, run: Run, source: Source) -> None:
-        """The part of a later stage."""
-        stage = self._stages[number]
-        own = stage.feed(run.pieces, run.z, run.share, source)
-        run.z = mixed(run.z, own, stage.mix)
-        run.apart.append(own)
 
 
 class Session:
@@ -217,19 +221,21 @@ class Session:
     def __init__(self, cascade: Cascade, turns: Sequence[Turn]) -> None:
         self._cascade = cascade
         self._encoder: Encoder = cascade.backbone.encoder
-        self._sources = [Source(stage.backbone.stream().feed, stage.backbone.context) for stage in cascade.stages]
+        self._sources, self._alone = (
+            [Source(stage.backbone.stream().feed, stage.backbone.context) for stage in cascade.stages] for _ in range(2)
+        )
         self._segmenter = Segmenter()
         self.tokens = 0
         """All of the conversation so far, marks included."""
         self.opening: list[Score] = []
         for turn in turns:
-            self.opening += self._feed(TurnScorer(cascade, "prompt"), self._encoder.turn(turn))
-        self._reply: TurnScorer | None = None
+            self.opening += self._feed({"prompt": TurnScorer(cascade, "prompt")}, self._encoder.turn(turn))
+        self._replies: dict[View, TurnScorer] = {}
 
     @property
     def read(self) -> tuple[int, ...]:
-        """How many tokens each stage after the screen has read."""
-        return tuple(source.read for source in self._sources)
+        """How many tokens each stage after the screen has read; what two views read counts twice."""
+        return tuple(first.read + second.read for first, second in zip(self._sources, self._alone, strict=True))
 
     @property
     def held(self) -> str:
@@ -260,36 +266,30 @@ class Session:
     def _take(self, pieces: list[Piece]) -> list[Score]:
         if not pieces:
             return []
-        if self._reply is None:
-            self._reply = TurnScorer(self._cascade, "exchange")
+        if not self._replies:
+            self._replies = {view: TurnScorer(self._cascade, view) for view in self._cascade.reply_views}
             pieces = [self._encoder.opening("assistant"), *pieces]
-        return self._feed(self._reply, pieces)
+        return self._feed(self._replies, pieces)
 
-    def _feed(self, scorer: TurnScorer, pieces: list[Piece]) -> list[Score]:
-        z = scorer.feed(pieces, self._sources)
+    def _feed(self, scorers: Mapping[View, TurnScorer], pieces: list[Piece]) -> list[Score]:
+        z = {view: scorer.feed(pieces, self._alone if view == "reply" else self._sources) for view, scorer in scorers.items()}
         self.tokens += sum(len(p.ids) for p in pieces)
         texts = [t for p in pieces if p.text is not None for t in self._encoder.texts(p)]
-        return [Score(text, row) for text, row in zip(texts, z, strict=True)]
+        return [Score(text, {view: own[n] for view, own in z.items()}) for n, text in enumerate(texts)]
 
 
-Group = list[tuple[Exchange, list[tuple[TurnScorer, Run]]]]
-"""Exchanges that are scored together, each with its turns."""
+Lane = list[tuple[TurnScorer, Run]]
+"""The turns of one sequence."""
 
 
-def _views(exchange: Exchange) -> list[View]:
-    """The view that judges each turn."""
-    last: View = "exchange" if exchange.reply is not None else "prompt"
-    return [*(["prompt"] * (len(exchange.turns) - 1)), last]  # type: ignore[list-item]
+def _ids(lane: Lane) -> list[int]:
+    return [i for _, run in lane for piece in run.pieces for i in piece.ids]
 
 
-def _ids(member: tuple[Exchange, list[tuple[TurnScorer, Run]]]) -> list[int]:
-    return [i for _, run in member[1] for piece in run.pieces for i in piece.ids]
-
-
-def _reach(runs: Sequence[tuple[TurnScorer, Run]], stage: Stage) -> int:
-    """How many tokens of an exchange a stage has to read: up to the end of the last turn that is escalated."""
+def _reach(lane: Lane, stage: Stage) -> int:
+    """How many tokens of a sequence a stage has to read: up to the end of the last turn that is escalated."""
     reach = end = 0
-    for _, run in runs:
+    for _, run in lane:
         end += sum(len(piece.ids) for piece in run.pieces)
         theta = stage.escalate[run.view]
         if theta == ALWAYS or escalated(run.z, theta).any():

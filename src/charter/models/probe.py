@@ -4,7 +4,7 @@ and beside it a hidden layer that reads the same activations:
     z = W psi + b + V gelu(U psi + c)
 
 Trained on means over a window of M tokens, served on an exponential moving average with decay (M - 1) / M, which needs no
-window in memory. Standardisation is folded into the weights, so a guard holds nothing but matrices and vectors. Without the
+window in memory; both are settings (`Averaging`). Standardisation is folded into the weights, so a guard holds nothing but matrices and vectors. Without the
 hidden layer it is the paper's; what the layer adds is measured in docs/decisions/009.
 """
 
@@ -21,6 +21,24 @@ from charter.records import View
 
 WINDOW = 16
 """M of the paper: both extremes were worse there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """Over which tokens of a turn a probe's logits are averaged."""
+
+    window: int = WINDOW
+    """M in training: the mean of the last M tokens. Until M are read, serving draws a logit towards the prior."""
+    ema: int = WINDOW
+    """N in serving: an exponential moving average with decay (N - 1) / N. 0: the mean of the last M tokens, as in training."""
+
+    def start(self) -> MovingAverage | WindowMean:
+        """The average over a new turn."""
+        return MovingAverage(self.ema) if self.ema else WindowMean(self.window)
+
+
+PAPERS = Averaging()
+"""The paper's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +70,11 @@ class Probe:
     biases: dict[View, NDArray[np.float32]]
     hidden: dict[View, Hidden] = field(default_factory=dict)
     """By view; empty for a linear probe."""
+    averaging: Averaging = PAPERS
 
     def turn(self, view: View) -> ProbeTurn:
         """The state for a new turn."""
-        return ProbeTurn(self.weights[view], self.biases[view], self.hidden.get(view))
+        return ProbeTurn(self.weights[view], self.biases[view], self.hidden.get(view), self.averaging)
 
     @property
     def flops_per_token(self) -> float:
@@ -68,9 +87,9 @@ class Probe:
 class ProbeTurn:
     """The running averages over one turn. For the linear part the average of logits is the logit of the average, and smaller."""
 
-    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], hidden: Hidden | None) -> None:
+    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], hidden: Hidden | None, averaging: Averaging) -> None:
         self._weight, self._bias, self._hidden = weight, bias, hidden
-        self._logits, self._inputs = MovingAverage(), MovingAverage()
+        self._logits, self._inputs = averaging.start(), averaging.start()
 
     def push(self, states: Tensor) -> NDArray[np.float32]:
         """Hidden states of new tokens in, [tokens, layers, width]; logits after each of them out, [tokens, heads]."""
@@ -94,4 +113,23 @@ class MovingAverage:
             self._sum = self._decay * self._sum + row
             self._weight = self._decay * self._weight + 1.0
             out[number] = self._sum / self._weight
+        return out
+
+
+class WindowMean:
+    """The mean of a turn's last vectors: of all there are, until the window is full."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._last: NDArray[np.float32] | None = None
+
+    def push(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors of new tokens in, means after each of them out: [tokens, any] both."""
+        rows = z if self._last is None else np.concatenate([self._last, z])
+        before = len(rows) - len(z)
+        out = np.empty_like(z)
+        for number in range(len(z)):
+            end = before + number + 1
+            out[number] = rows[max(0, end - self._window) : end].mean(0)
+        self._last = rows[max(0, len(rows) - self._window + 1) :].copy()
         return out

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from charter.errors import BackboneError
 from charter.models.backbone import Piece
-from charter.models.cascade import Cascade, Score, Session, TurnScorer
+from charter.models.cascade import Cascade, Score, Session
 from charter.models.chat_format import Aligned
 from charter.models.generation import Generation, Generator, Sampling, Token
 from charter.models.stage import Source, along
-from charter.records import Turn
+from charter.models.turn import TurnScorer
+from charter.records import Turn, View
 
 
 class UpstreamSession:
@@ -31,20 +32,22 @@ class UpstreamSession:
         """Prefill.
 
         Args:
-            cascade: its backbone is a `Generator`, and it has no value head: that one reads other weights.
+            cascade: its backbone is a `Generator`; it has no value head, which reads other weights, and no reply view, which must not
+                see the prompt that the model has read.
 
         Raises:
             BackboneError: the conversation doesn't fit the model's template or context.
         """
         assert isinstance(cascade.backbone, Generator)
         assert cascade.head is None
+        assert "reply" not in cascade.views
         self._cascade, self._turns = cascade, turns
         self.generation: Generation = cascade.backbone.start(turns)
         self.opening: list[Score] = []
         for pieces, states in self.generation.turns:
             texts = [text for p in pieces if p.text is not None for text in [*[""] * (len(p.ids) - 1), p.text][: len(p.ids)]]
             source = Source(along(states), cascade.backbone.context)
-            self.opening += _scores(TurnScorer(cascade, "prompt"), pieces, source, texts)
+            self.opening += _scores("prompt", TurnScorer(cascade, "prompt"), pieces, source, texts)
         self._scorer = TurnScorer(cascade, "exchange")
         self._states: list[Tensor] = []
         self._source = Source(self._unread, cascade.backbone.context)
@@ -96,7 +99,7 @@ class UpstreamSession:
             raise BackboneError("the reply is not what the model wrote, so it can't be scored on its activations")
         if end:
             self._states.append(end.states)
-            scores += _scores(self._scorer, [Piece((end.id,), "")], self._source, [""])
+            scores += _scores("exchange", self._scorer, [Piece((end.id,), "")], self._source, [""])
         return scores
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UpstreamSession:
@@ -124,9 +127,9 @@ class UpstreamSession:
         pieces = [Piece(tuple(token.id for _, token in tokens), segment) for segment, tokens in found]
         told = [pair for _, tokens in found for pair in tokens]
         self._states += [token.states for _, token in told]
-        return _scores(self._scorer, pieces, self._source, [text for text, _ in told])
+        return _scores("exchange", self._scorer, pieces, self._source, [text for text, _ in told])
 
 
-def _scores(scorer: TurnScorer, pieces: Sequence[Piece], source: Source, texts: Sequence[str]) -> list[Score]:
+def _scores(view: View, scorer: TurnScorer, pieces: Sequence[Piece], source: Source, texts: Sequence[str]) -> list[Score]:
     """Scores of the tokens of pieces that are scored, with their texts; `source` has the states of all that the pieces hold."""
-    return [Score(text, z) for text, z in zip(texts, scorer.feed(pieces, [source]), strict=True)]
+    return [Score(text, {view: z}) for text, z in zip(texts, scorer.feed(pieces, [source]), strict=True)]

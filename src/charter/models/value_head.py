@@ -64,7 +64,7 @@ class Tuned:
     @property
     def views(self) -> tuple[View, ...]:
         """The views that it was trained for."""
-        known: tuple[View, ...] = ("prompt", "exchange")
+        known: tuple[View, ...] = ("prompt", "exchange", "reply")
         return tuple(view for view in known if f"head.{view}.weight" in self.tensors)
 
     def save(self, path: Path) -> None:

@@ -62,12 +62,10 @@ def heat_map(guard: Guard, results: Results) -> HeatMap | None:
     result, number = picked
     item, verdict = result.items[number], result.outcomes[number].verdict
     (scored,) = guard.cascade.batch([item.exchange])
-    logits = scored.logits(result.view)
-    assert logits is not None  # the set's kind says which part it has
-    policy = guard.policies[result.view]
-    texts = scored.prompt_texts if result.view == "prompt" else scored.reply_texts
-    cells = merge(texts, policy.probability(logits[:, 0]), policy.threshold)
-    return HeatMap(result.name, item.clause, result.view, _before(item.exchange, result.view), cells, policy.threshold, verdict)
+    view = next((v for v, own in guard.judged(scored).verdicts.items() if own.flagged), next(iter(scored.judged)))
+    policy = guard.policies[view]
+    cells = merge(scored.judged_texts, policy.probability(scored.judged[view][:, 0]), policy.threshold)
+    return HeatMap(result.name, item.clause, view, _before(item.exchange, view), cells, policy.threshold, verdict)
 
 
 def pick(results: Results) -> tuple[SetResult, int] | None:

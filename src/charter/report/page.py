@@ -81,6 +81,7 @@ def _figures(evaluation: dict[str, Any], scores: Results, guard: Guard) -> dict[
     both = [s for s in scores.sets if s.labels.any() and not s.labels.all()]
     shown = _largest(both or list(scores.sets))
     thresholds = {view: policy.threshold for view, policy in guard.policies.items()}
+    thresholds["exchange"] = thresholds[guard.cascade.reply_views[0]]  # the view that the sets of replies go by
     ordinary, near = guard.budgets
     budgets = dict.fromkeys(GROUPS, ordinary) | {NEAR: near}
     groups = {

@@ -59,8 +59,12 @@ class Windows:
 class ActivationStore:
     """Window means on disk, appended in the order in which they are computed."""
 
-    def __init__(self, folder: Path, backbone: Backbone) -> None:
-        weights = hashlib.sha256(repr((backbone.name, backbone.layers, WINDOW, STRIDE, backbone.fingerprint)).encode()).hexdigest()[:16]
+    def __init__(self, folder: Path, backbone: Backbone, window: int = WINDOW) -> None:
+        """`window` is M; where it is less than STRIDE, windows end at every M-th token, so that each token is in one."""
+        self._window, self._stride = window, min(STRIDE, window)
+        weights = hashlib.sha256(
+            repr((backbone.name, backbone.layers, self._window, self._stride, backbone.fingerprint)).encode()
+        ).hexdigest()[:16]
         self._folder = folder / weights
         self._folder.mkdir(parents=True, exist_ok=True)
         self._backbone = backbone
@@ -70,7 +74,7 @@ class ActivationStore:
         self._recover()
 
     def windows(self, exchanges: Sequence[Exchange], view: View, progress: Callable[[int], None] = lambda _: None) -> Windows:
-        """Windows of the prompts' turns (view "prompt") or of the replies (view "exchange"), computed where not yet stored.
+        """Windows of the prompts' turns (view "prompt") or of the replies (views "exchange" and "reply"), computed where not yet stored.
 
         Args:
             progress: called with the number of exchanges done since the last call.
@@ -90,9 +94,9 @@ class ActivationStore:
         """Token ids, and for each the number of the turn whose window it belongs to, or -1."""
         ids: list[int] = []
         marks: list[int] = []
-        turns = exchange.turns if view == "exchange" else exchange.prompt
+        turns = exchange.seen(view)
         for number, turn in enumerate(turns):
-            wanted = (number == len(turns) - 1) if view == "exchange" else True
+            wanted = view == "prompt" or number == len(turns) - 1
             for piece in self._backbone.encoder.turn(turn):
                 ids += piece.ids
                 marks += [number if wanted and piece.text is not None else -1] * len(piece.ids)
@@ -100,7 +104,7 @@ class ActivationStore:
         return ids[-CONTEXT:], marks[-CONTEXT:]
 
     def _append(self, encoded: list[tuple[list[int], list[int]]], keys: list[str], data: IO[bytes], index: IO[str]) -> None:
-        spans = [list(_spans(marks)) for _, marks in encoded]
+        spans = [list(_spans(marks, self._window, self._stride)) for _, marks in encoded]
         longest = max(len(ids) for ids, _ in encoded)
         pool = torch.zeros(sum(map(len, spans)), len(encoded) * longest)
         for row, (start, end) in enumerate((n * longest + a, n * longest + b) for n, own in enumerate(spans) for a, b in own):
@@ -142,12 +146,12 @@ class ActivationStore:
         os.truncate(data, self._count * width)
 
 
-def _spans(marks: list[int]) -> Iterator[tuple[int, int]]:
-    """Start and end of each window: at most WINDOW tokens of one turn, ending at every STRIDE-th and at the turn's last."""
+def _spans(marks: list[int], window: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each window: at most `window` tokens of one turn, ending at every `stride`-th from there and at the turn's last."""
     for number in sorted(set(marks) - {-1}):
         first, last = marks.index(number), len(marks) - marks[::-1].index(number)
-        for end in sorted({*range(first + WINDOW, last, STRIDE), last}):
-            yield max(first, end - WINDOW), end
+        for end in sorted({*range(first + window, last, stride), last}):
+            yield max(first, end - window), end
 
 
 def _batches(encoded: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[int]]:

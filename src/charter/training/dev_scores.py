@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from charter.constitution import Constitution
 from charter.models.calibrate import NEAR_MISS
 from charter.models.cascade import Cascade
-from charter.models.probe import WINDOW
 from charter.models.recalibrate import DevScores
 from charter.models.screen import Screen
 from charter.models.stage import PRIOR, Reader, escalated, mixed
@@ -96,7 +95,9 @@ def _write(cascade: Cascade, dev: Table, logits: Path, turns: Path, progress: Pr
     order = sorted(range(len(dev.exchanges)), key=lambda row: sum(len(turn.content) for turn in dev.exchanges[row].turns))
     aside = logits.with_name(f"{logits.name}.{os.getpid()}.part")
     with aside.open("wb") as file:
-        for number, (row, runs) in enumerate(zip(order, cascade.reading_all().apart([dev.exchanges[row] for row in order]), strict=True)):
+        for number, (row, runs) in enumerate(
+            zip(order, cascade.reading_all().apart([dev.exchanges[row] for row in order], dev.view), strict=True)
+        ):
             ends = np.cumsum([sum(len(piece.ids) for piece in run.pieces) for run in runs]).tolist()
             for run, end in zip(runs, ends, strict=True):
                 if run.view == dev.view:
@@ -124,7 +125,7 @@ def _turns(path: Path) -> NDArray[np.int64] | None:
 def _digest(cascade: Cascade, dev: Table) -> str:
     """Tells all that the logits depend on: 16 hex digits."""
     view = dev.view
-    sha = hashlib.sha256(repr((view, PRIOR, WINDOW)).encode())
+    sha = hashlib.sha256(repr((view, PRIOR, cascade.probe.averaging)).encode())
     for stage in cascade.stages:
         sha.update(repr((stage.backbone.fingerprint, stage.backbone.dtype, stage.backbone.layers)).encode())
     scorers: list[Screen | Reader] = [cascade.probe, cascade.screen, *([cascade.head.reader] if cascade.head else [])]
@@ -150,16 +151,16 @@ def dev_scores(dev: Table, logits: NDArray[np.float32], clauses: Sequence[str]) 
 
 
 def score_dev(cascade: Cascade, data: Path, constitution: Constitution, progress: Progress = lambda *_: None) -> dict[View, DevScores]:
-    """The dev split of a folder of examples under a guard's scorers as they are served, both views.
+    """The dev split of a folder of examples under a guard's scorers as they are served, by view.
 
     Raises:
         DataError: the examples can't be read, belong to another constitution, or are too few on one side.
     """
-    data_tables = tables(training_rows(data), constitution)
+    data_tables = tables(training_rows(data), constitution, cascade.views)
     cascade.hurry()
-    views: tuple[View, ...] = ("prompt", "exchange")
     return {
-        view: dev_scores(data_tables[view, "dev"], _served(cascade, data_tables[view, "dev"], progress), cascade.clauses) for view in views
+        view: dev_scores(data_tables[view, "dev"], _served(cascade, data_tables[view, "dev"], progress), cascade.clauses)
+        for view in cascade.views
     }
 
 

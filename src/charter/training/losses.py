@@ -46,11 +46,16 @@ def softmax_weighted(logits: Tensor, labels: Tensor, owner: Tensor, n: int, deta
         the sum over heads, a scalar.
     """
     scaled = logits / TEMPERATURE
+
+    # index_select, not [owner]: the gradient of the latter adds in whatever order the threads come, so no two fits were the same
+    def spread(x: Tensor) -> Tensor:
+        return x.index_select(0, owner)
+
     where = owner[:, None].expand_as(logits)
     top = torch.full((n, logits.shape[1]), -torch.inf, dtype=logits.dtype).scatter_reduce(0, where, scaled.detach(), "amax")
-    e = torch.exp(scaled - top[owner])
-    weights = e / torch.zeros(n, logits.shape[1], dtype=logits.dtype).index_add(0, owner, e)[owner]
-    loss = binary_cross_entropy_with_logits(logits, labels[owner], reduction="none")
+    e = torch.exp(scaled - spread(top))
+    weights = e / spread(torch.zeros(n, logits.shape[1], dtype=logits.dtype).index_add(0, owner, e))
+    loss = binary_cross_entropy_with_logits(logits, spread(labels), reduction="none")
     return ((weights.detach() if detach else weights) * loss).sum() / n
 
 

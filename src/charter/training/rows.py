@@ -59,7 +59,7 @@ def rows_of(tables: Sequence[Table], encoder: Encoder, context: int = CONTEXT) -
 
 def encode(encoder: Encoder, exchange: Exchange, view: View) -> tuple[list[int], list[bool]]:
     """Token ids and which of them the view scores: all turns of the prompt but the marks that open them, or the reply's."""
-    turns = exchange.turns if view == "exchange" else exchange.prompt
+    turns = exchange.seen(view)
     ids: list[int] = []
     scored: list[bool] = []
     for number, turn in enumerate(turns):

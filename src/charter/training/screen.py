@@ -43,4 +43,4 @@ def fit_screen(exchanges: Sequence[Exchange], labels: NDArray[np.float32], view:
 
 def _text(exchange: Exchange, view: View) -> str:
     """The turn whose end carries the label: the reply, or the last of the prompt's turns."""
-    return exchange.reply or "" if view == "exchange" else exchange.prompt[-1].content
+    return exchange.reply or "" if view != "prompt" else exchange.prompt[-1].content

@@ -38,17 +38,21 @@ def candidates(layers: Sequence[int]) -> Iterator[tuple[int, ...]]:
     yield from dict.fromkeys((everything[round(len(everything) * 0.35) :], everything[len(everything) * 3 // 4 :][:1]))
 
 
-def choose(windows: Windows, table: Table, layers: Sequence[int], progress: Callable[[str, int, int], None]) -> Choice:
+def choose(windows: Windows, table: Table, layers: Sequence[int], progress: Callable[[str, int, int], None], fixed: bool = False) -> Choice:
     """The candidate with the highest AUROC on held-back parents; of equals the first.
 
     Only what synthesis wrote is looked at, so that every red-team round reads the same layers.
+
+    Args:
+        layers: those that the windows hold.
+        fixed: take them all, and choose the penalty alone.
     """
     width = windows.store.shape[1] // len(layers)
     back = np.array([split_place(f"search:{parent}") < HELD_BACK for parent in table.parents])
     base = np.arange(len(back)) < table.base
     train, labels = windows.of(np.flatnonzero(base & ~back)), table.labels[base & ~back, :1]
     check, truth = windows.of(np.flatnonzero(base & back)), table.labels[base & back, 0] > 0.5
-    tries = [(subset, strength) for subset in candidates(layers) for strength in STRENGTHS]
+    tries = [(subset, strength) for subset in ([tuple(layers)] if fixed else candidates(layers)) for strength in STRENGTHS]
     found = []
     for number, (subset, strength) in enumerate(tries):
         columns = np.concatenate([np.arange(width) + list(layers).index(layer) * width for layer in subset])

@@ -18,6 +18,8 @@ from charter.records import Example, Exchange, View, read_examples
 LEAST_POSITIVES = 10
 """Training examples below which a clause gets no head of its own; the overall head still learns from them."""
 LEAST_A_SIDE = 50
+VIEWS: tuple[View, ...] = ("prompt", "exchange")
+"""Of a guard, unless it is asked for others."""
 ROUND_TEACHER = "redteam:"
 """Begins the `teacher` of rows that red-team rounds wrote."""
 _ROUND = re.compile(r"redteam-([1-9][0-9]*)\.parquet")
@@ -79,14 +81,16 @@ def _files(data: Path) -> list[Path]:
     return [data / "examples.parquet", *(file for _, file in rounds)]
 
 
-def tables(examples: Iterable[Example], constitution: Constitution) -> dict[tuple[View, str], Table]:
-    """Tables for both views and the splits train and dev. Rows without a reply teach the prompt view, rows with one the exchange view.
+def tables(examples: Iterable[Example], constitution: Constitution, views: Sequence[View] = VIEWS) -> dict[tuple[View, str], Table]:
+    """Tables for the views and the splits train and dev.
+
+    Rows without a reply teach the prompt view; rows with one the exchange view, and the reply view their replies by themselves.
 
     Raises:
         DataError: the examples come from another constitution, or too few are on one side.
     """
     known = {c.id: c.hash for c in constitution.clauses}
-    rows: dict[tuple[View, str], list[Example]] = {(v, s): [] for v in ("prompt", "exchange") for s in ("train", "dev")}
+    rows: dict[tuple[View, str], list[Example]] = {(v, s): [] for v in views for s in ("train", "dev")}
     for example in examples:
         if example.clause and known.get(example.clause) != example.clause_hash:
             again = "charter build` with --rounds" if example.teacher.startswith(ROUND_TEACHER) else "charter synthesize`"
@@ -95,8 +99,9 @@ def tables(examples: Iterable[Example], constitution: Constitution) -> dict[tupl
                 f"run `{again} again, only what the change touches is made anew"
             )
         if example.split != "test":
-            view: View = "prompt" if example.reply_restricted is None else "exchange"
-            rows[view, example.split].append(example)
+            for view in views:
+                if (view == "prompt") == (example.reply_restricted is None):
+                    rows[view, example.split].append(example)
     counts = {c.id: sum(_restricted(e) and e.clause == c.id for e in rows["prompt", "train"]) for c in constitution.restricted}
     clauses = tuple(name for name, n in counts.items() if n >= LEAST_POSITIVES)
     near = {c.counterpart for c in constitution.restricted}
@@ -114,7 +119,8 @@ def _table(view: View, clauses: tuple[str, ...], examples: list[Example], ordina
             labels[row, 0] = 1
             if example.clause in clauses:
                 labels[row, 1 + clauses.index(example.clause)] = 1
-    exchanges, slices, parents = [e.exchange for e in examples], [e.slice for e in examples], [e.parent for e in examples]
+    exchanges = [Exchange(e.id, e.exchange.seen(view)) if view == "reply" else e.exchange for e in examples]
+    slices, parents = [e.slice for e in examples], [e.parent for e in examples]
     base = sum(not e.teacher.startswith(ROUND_TEACHER) for e in examples)
     return Table(view, clauses, exchanges, labels, slices, parents, ordinary, base)
 

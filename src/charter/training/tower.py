@@ -66,7 +66,7 @@ class Tower(nn.Module):
         final = self.model(**named, use_cache=False).last_hidden_state.float()
         own = torch.tensor([self.views.index(view) for view in views], device=final.device)
         standard = (final - self.mean) / self.scale
-        return torch.baddbmm(self.bias[own][:, None], standard, self.weight[own].transpose(1, 2)), final
+        return torch.baddbmm(self.bias.index_select(0, own)[:, None], standard, self.weight.index_select(0, own).transpose(1, 2)), final
 
     @torch.no_grad()
     def lower(self, ids: Tensor) -> Tensor:

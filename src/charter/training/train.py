@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from charter.constitution import Constitution
 from charter.embedded import cache_folder
+from charter.errors import DataError
 from charter.models.backbone import Backbone
 from charter.models.cascade import Cascade
-from charter.models.probe import Hidden, Probe
+from charter.models.probe import PAPERS, Averaging, Hidden, Probe
 from charter.models.screen import Screen
 from charter.models.trained import OperatingPoint, Trained
 from charter.models.value_head import Tuned, ValueHead
-from charter.records import View
+from charter.records import REPLY_VIEWS, View
 from charter.training.activations import ActivationStore, Windows
 from charter.training.hidden import UNITS, fit_hidden, joined
 from charter.training.operating_point import operating_point
@@ -29,13 +30,12 @@ from charter.training.probe import fit_probe
 from charter.training.recipe import Loss, Recipe
 from charter.training.screen import fit_screen
 from charter.training.search import choose
-from charter.training.table import Table, tables, training_rows
+from charter.training.table import VIEWS, Table, tables, training_rows
 from charter.training.value_head import Options as HeadOptions
 from charter.training.value_head import fit_value_head
 
 Heads = tuple[NDArray[np.float32], NDArray[np.float32]]
 ProbeHeads = tuple[NDArray[np.float32], NDArray[np.float32], Hidden | None]
-VIEWS: tuple[View, ...] = ("prompt", "exchange")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,10 @@ class Options:
     """embedded, a folder, or a hub id."""
     depth: float = 2 / 3
     """Share of the backbone's blocks that are run and read: deeper ones did not help (docs/decisions)."""
+    layers: tuple[int, ...] | None = None
+    """Blocks that the probe reads, counted from 1; None: chosen among those of `depth`."""
+    averaging: Averaging = PAPERS
+    """Over which tokens the probe's logits are averaged, in training and in serving."""
     units: int = UNITS
     """Of the probe's hidden layer; 0 for the linear probe of the paper alone."""
     seed: int = 0
@@ -64,8 +68,11 @@ class Options:
     """Run the backbone only on what the screen finds suspicious."""
     value_head: HeadOptions | None = None
     """Train a value head as well, which is asked about what screen and probe find suspicious. Its backbone and seed are this run's."""
+    views: tuple[View, ...] = VIEWS
+    """What is judged: "prompt", and a reply by "exchange", by "reply", or by both."""
 
 
+ALL_VIEWS: tuple[View, ...] = ("prompt", *REPLY_VIEWS)
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much is done and how much there is (0: unknown)."""
 
@@ -77,7 +84,7 @@ def train(
     progress: Progress = lambda *_: None,
     before: Trained | None = None,
 ) -> Trained:
-    """Train the screen, the probe and, if asked for, a value head for both views, and calibrate them to the budget.
+    """Train the screen, the probe and, if asked for, a value head for every view, and calibrate them to the budget.
 
     Args:
         data: an examples.parquet, the folder that holds it (and the rows of red-team rounds), or such files, examples first.
@@ -85,20 +92,22 @@ def train(
             the same result sooner: red-team rounds add prompts only.
 
     Raises:
-        DataError: the examples can't be read, belong to another constitution, or are too few on one side.
+        DataError: the examples can't be read, belong to another constitution, or are too few on one side; or the views are no set that can
+            judge.
         BackboneError: the backbone can't be loaded or read.
         MissingExtra: what trains a value head is not installed.
     """
-    data_tables = tables(training_rows(data), constitution)
+    views = check_views(options.views)
+    data_tables = tables(training_rows(data), constitution, views)
     chosen_on = data_tables["prompt", "train"]
     layers = chosen_on.digest(chosen_on.base)
-    rows = {view: layers + data_tables[view, "train"].digest() + data_tables[view, "dev"].digest() for view in VIEWS}
-    if options.value_head:  # one model for both views: neither stands while the other changes
-        rows = dict.fromkeys(VIEWS, "".join(rows.values()))
-    kept = frozenset(view for view in VIEWS if before and before.rows[view] == rows[view])
+    rows = {view: layers + data_tables[view, "train"].digest() + data_tables[view, "dev"].digest() for view in views}
+    if options.value_head:  # one model for all views: neither stands while the other changes
+        rows = dict.fromkeys(views, "".join(rows.values()))
+    kept = frozenset(view for view in views if before and before.rows[view] == rows[view])
     screens = {
         view: fit_screen(data_tables[view, "train"].exchanges, data_tables[view, "train"].labels, view)
-        for view in VIEWS
+        for view in views
         if view not in kept
     }
     backbone, probes = _probes(data_tables, options, progress, kept)
@@ -107,10 +116,10 @@ def train(
         old = before.cascade.probe
         probes |= {view: (old.weights[view], old.biases[view], old.hidden.get(view)) for view in kept}
     clauses = data_tables["prompt", "train"].clauses
-    cascade = Cascade(clauses, backbone, _probe(backbone, probes), _screen(screens), dict.fromkeys(VIEWS, 0.5))
+    cascade = Cascade(clauses, backbone, _probe(backbone, probes, options.averaging), _screen(screens), dict.fromkeys(views, 0.5))
     head = before.head if before and kept else _fit_head(data_tables, options, progress)
     if head:
-        cascade = cascade.with_head(ValueHead(head, options.backbone), dict.fromkeys(VIEWS, 0.5), cascade.escalate)
+        cascade = cascade.with_head(ValueHead(head, options.backbone), dict.fromkeys(views, 0.5), cascade.escalate)
     budgets, cache = (options.budget, options.near_miss_budget), (options.cache or cache_folder() / "activations") / "dev"
     gated = {number for number, wanted in enumerate((options.screen_first, head is not None)) if wanted}
     cascade.hurry()
@@ -118,10 +127,24 @@ def train(
         view: before.points[view]
         if before and view in kept
         else operating_point(cascade, data_tables[view, "dev"], view, *budgets, gated, cache, progress)
-        for view in VIEWS
+        for view in views
     }
     counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()}
     return Trained(_served(cascade, points), points, *budgets, options.seed, counts, rows, options.balanced_budget, head)
+
+
+def check_views(asked: Sequence[str]) -> tuple[View, ...]:
+    """The views by their names.
+
+    Raises:
+        DataError: a name is no view's, the prompt view is missing, none judges a reply, or one is named twice.
+    """
+    views = tuple(view for name in asked for view in ALL_VIEWS if view == name)
+    if len(views) < len(asked) or "prompt" not in views or not set(views) & set(REPLY_VIEWS) or len(set(views)) < len(views):
+        raise DataError(
+            f"a guard needs the view prompt and one or both of {' and '.join(REPLY_VIEWS)}, each once, not {','.join(asked) or 'none'}"
+        )
+    return views
 
 
 def _served(cascade: Cascade, points: Mapping[View, OperatingPoint]) -> Cascade:
@@ -135,11 +158,11 @@ def _served(cascade: Cascade, points: Mapping[View, OperatingPoint]) -> Cascade:
 
 
 def _fit_head(data: Mapping[tuple[View, str], Table], options: Options, progress: Progress) -> Tuned | None:
-    """A value head on the rows of both views, if it is wanted; a run that was killed goes on in the cache."""
+    """A value head on the rows of all views, if it is wanted; a run that was killed goes on in the cache."""
     if options.value_head is None:
         return None
     own = replace(options.value_head, backbone=options.backbone, seed=options.seed)
-    training = [data[view, "train"] for view in VIEWS]
+    training = [data[view, "train"] for view in options.views]
     run = hashlib.sha256(repr((own, [table.digest() for table in training])).encode()).hexdigest()[:16]
     return fit_value_head(training, (options.cache or cache_folder()) / "value-head" / run, own, progress)
 
@@ -149,9 +172,9 @@ def _probes(
 ) -> tuple[Backbone, dict[View, ProbeHeads]]:
     """Choose layers and penalty by the prompt view's overall head, then fit all heads of the views that are not kept."""
     blocks = Backbone(options.backbone).layers
-    wide = Backbone(options.backbone, blocks[: max(1, round(len(blocks) * options.depth))])
-    store = ActivationStore(options.cache or cache_folder() / "activations", wide)
-    training = {view: data[view, "train"] for view in VIEWS if view == "prompt" or view not in kept}
+    wide = Backbone(options.backbone, options.layers or blocks[: max(1, round(len(blocks) * options.depth))])
+    store = ActivationStore(options.cache or cache_folder() / "activations", wide, options.averaging.window)
+    training = {view: data[view, "train"] for view in options.views if view == "prompt" or view not in kept}
     wide.hurry()
     total = sum(len(table.exchanges) for table in training.values())
     done = 0
@@ -162,7 +185,7 @@ def _probes(
         progress("activations", done, total)
 
     windows = {view: store.windows(table.exchanges, view, step) for view, table in training.items()}
-    picked = choose(windows["prompt"], training["prompt"], wide.layers, progress)
+    picked = choose(windows["prompt"], training["prompt"], wide.layers, progress, fixed=options.layers is not None)
     columns = np.concatenate([np.arange(wide.width) + wide.layers.index(layer) * wide.width for layer in picked.layers])
     fitted = {
         view: _fitted(view, windows[view], table.labels, columns, picked.strength, options, progress)
@@ -199,9 +222,10 @@ def _fitted(
     return _rounded(weights), biases, layer
 
 
-def _probe(backbone: Backbone, heads: dict[View, ProbeHeads]) -> Probe:
+def _probe(backbone: Backbone, heads: dict[View, ProbeHeads], averaging: Averaging) -> Probe:
     hidden = {view: layer for view, (_, _, layer) in heads.items() if layer is not None}
-    return Probe(backbone.layers, {view: w for view, (w, _, _) in heads.items()}, {view: b for view, (_, b, _) in heads.items()}, hidden)
+    weights, biases = ({view: own[part] for view, own in heads.items()} for part in range(2))
+    return Probe(backbone.layers, weights, biases, hidden, averaging)
 
 
 def _rounded(weights: NDArray[np.float32]) -> NDArray[np.float32]:

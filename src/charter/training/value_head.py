@@ -115,7 +115,7 @@ class _Trainer:
         store: Path,
     ) -> None:
         self.rows, self.options, self.accelerator, self.checkpoint = rows, options, accelerator, checkpoint
-        known = ("prompt", "exchange")
+        known = ("prompt", "exchange", "reply")
         views = tuple(view for view in known if any(row.view == view for row in rows))
         lengths = [len(row.ids) for row in rows]
         self.batches = schedule(lengths, options.batch_tokens, options.epochs, options.seed)
