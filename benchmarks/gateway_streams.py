@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def main() -> None:
 
 def run(guard: Guard, served: GuardLike, n: int, seconds: float, pace: float) -> list[Reading]:
     """n replies at once, for so long; their prompts are judged before the clock starts."""
-    sessions = [served.open((Turn("user", "Tell me about lighthouses."),)) for _ in range(n)]
+    with ThreadPoolExecutor(n) as pool:
+        sessions = list(pool.map(served.open, [(Turn("user", "Lighthouses?"),)] * n))
     readings = [Reading() for _ in range(n)]
     lengths = [len(guard.cascade.backbone.encoder.segment(f" {word}")) for word in WORDS]
     start = time.perf_counter() + 0.2

@@ -49,6 +49,12 @@ class Scorer:
         self._limiter = anyio.CapacityLimiter(settings.score_threads)
         self._asked = 0
 
+    def swap(self, guard: GuardLike) -> None:
+        """Judge new conversations by another guard."""
+        self.guard = self.observer.guard = guard
+        if self.observer.metrics is not None:
+            self.observer.metrics.serves(guard)
+
     async def call(self, step: Callable[..., T], *args: object) -> T:
         """One scoring step. After a failure its session must not be used any more: the thread may still be in it.
 
@@ -84,10 +90,10 @@ class Conversation:
     """One request under guard: the prompt's verdict, and a channel for each text of the reply."""
 
     def __init__(self, scorer: Scorer, turns: tuple[Turn, ...]) -> None:
-        self.scorer, self.turns = scorer, turns
+        self.scorer, self.guard, self.turns = scorer, scorer.guard, turns
         self.settings = scorer.settings
         self.ledger = Ledger(scorer.counters, scorer.settings.mode)
-        self.trail = Trail(scorer.observer, turns)
+        self.trail = Trail(scorer.observer, turns, self.guard)
         self.verdict = UNSCORED
         """The prompt's."""
         self.unscored = False
@@ -103,7 +109,7 @@ class Conversation:
         """
         start = perf_counter()
         try:
-            self._first = self._judged = await self.scorer.call(self.scorer.guard.open, self.turns)
+            self._first = self._judged = await self.scorer.call(self.guard.open, self.turns)
         except ScoringFailed as error:
             self.trail.prompt(UNSCORED, "allow" if self.passes_failures else "block", perf_counter() - start, str(error))
             if not self.passes_failures:
@@ -121,7 +127,7 @@ class Conversation:
         Raises:
             ScoringFailed: whatever on_error says.
         """
-        return await self.scorer.call(self.scorer.guard.clause_scores, self._judged) if self._judged is not None else {}
+        return await self.scorer.call(self.guard.clause_scores, self._judged) if self._judged is not None else {}
 
     def count_reply(self, verdict: Verdict) -> None:
         """A choice of the reply was flagged."""
@@ -233,7 +239,7 @@ class Channel:
     def _score(self, text: str) -> str:
         """In a worker thread. A session that was flushed takes no more: another reads the whole text from its start."""
         if self._session is None or self.flushed:
-            self._session = self._scorer.guard.open(self._conversation.turns)
+            self._session = self._conversation.guard.open(self._conversation.turns)
             if self.flushed:
                 self.flushed, self._repeated = False, sum(map(len, self._text)) - len(self._held)
                 text = "".join(self._text)
