@@ -47,13 +47,17 @@ def main() -> None:
     parser.add_argument("--screen-only", action="store_true")
     parser.add_argument("--way", choices=["one by one", "shared"], default=None)
     asked = parser.parse_args()
-    for way in [asked.way] if asked.way else ["one by one", "shared"]:
-        guard = load(asked.guard)
-        if asked.screen_only:
-            guard = replace(guard, cascade=replace(guard.cascade, escalate={"prompt": np.inf, "exchange": np.inf}))
-        served: GuardLike = gathered(guard) if way == "shared" else guard
-        for n in asked.streams:
-            print(report(way, guard, run(guard, served, n, asked.seconds, asked.paced), asked.seconds, asked.paced), flush=True)
+    ways = {way: _guard(asked.guard, asked.screen_only) for way in ([asked.way] if asked.way else ["one by one", "shared"])}
+    served: dict[str, GuardLike] = {way: gathered(guard) if way == "shared" else guard for way, guard in ways.items()}
+    for n in asked.streams:  # the ways in turn, so that a busy machine slows both
+        for way, guard in ways.items():
+            print(report(way, run(guard, served[way], n, asked.seconds, asked.paced), asked.seconds, asked.paced), flush=True)
+
+
+def _guard(folder: Path, screen_only: bool) -> Guard:
+    guard = load(folder)
+    never = dict.fromkeys(guard.cascade.escalate, np.inf)
+    return replace(guard, cascade=replace(guard.cascade, escalate=never)) if screen_only else guard
 
 
 def run(guard: Guard, served: GuardLike, n: int, seconds: float, pace: float) -> list[Reading]:
@@ -84,7 +88,7 @@ def run(guard: Guard, served: GuardLike, n: int, seconds: float, pace: float) ->
     return readings
 
 
-def report(way: str, guard: Guard, readings: list[Reading], seconds: float, pace: float) -> str:
+def report(way: str, readings: list[Reading], seconds: float, pace: float) -> str:
     """One line: the rate, the waits, and who kept up."""
     waits = np.array([wait for reading in readings for wait in reading.waits])
     tokens = sum(reading.tokens for reading in readings)
