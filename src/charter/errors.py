@@ -61,3 +61,8 @@ class BudgetExceeded(CharterError):
 
 class MissingExtra(CharterError):
     """A package outside the core is needed for this."""
+
+
+class Unavailable(Exception):
+    """The guard can't score at the moment: it is full, or its process has ended. Nobody's mistake, so outside the tree; the sentence
+    may be shown to anybody."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import anyio
@@ -9,7 +10,7 @@ import httpx2
 import pytest
 from tests.gateway.conftest import Gateway, Oracle, OracleSession, Scripted, answers, serving
 
-from charter.errors import BackboneError
+from charter.errors import BackboneError, Unavailable
 from charter.gateway.app import create_app
 from charter.gateway.counters import Counters
 from charter.gateway.scoring import Conversation, Scorer, ScoringFailed
@@ -63,3 +64,40 @@ def test_the_prompts_session_is_used_for_the_first_choices_content(gateway: Gate
     gateway.ask(answers("one two"))
     assert len(gateway.guard.opened) == opened + 1
     assert gateway.guard.opened[-1] == (Turn("user", "hello"),)
+
+
+async def beyond(guard: Oracle, counters: Counters) -> list[str]:
+    """What becomes of three steps where one may run and one may wait."""
+    scorer = Scorer(guard, Settings("http://127.0.0.1/v1", score_threads=1, max_waiting=1), counters)
+    go, outcomes = threading.Event(), []
+
+    async def step() -> None:
+        try:
+            outcomes.append(str(await scorer.call(go.wait, 60)))
+        except ScoringFailed as error:
+            outcomes.append(str(error))
+        if len(outcomes) == 1:
+            go.set()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(step)
+    return outcomes
+
+
+def test_more_steps_than_may_wait_fail_at_once() -> None:
+    counters = Counters()
+    outcomes = anyio.run(beyond, Oracle(), counters)
+    assert outcomes == ["2 scoring steps are asked for already; try again later", "True", "True"]
+    assert counters.errors == 1
+
+
+class Full(Oracle):
+    def open(self, turns: tuple[Turn, ...]) -> OracleSession:
+        raise Unavailable("there is no room")
+
+
+def test_a_guard_that_has_no_room_is_no_mistake_of_the_clients(upstream: Scripted) -> None:
+    with serving(create_app(Full(), Settings(upstream.url))) as url, httpx2.Client(base_url=url, trust_env=False) as http:
+        response = http.post("/v1/guard/check", json={"input": "hello"})
+        assert (response.status_code, "there is no room" in response.text) == (500, True)

@@ -72,6 +72,9 @@ def _summary(said: dict[str, Any]) -> str:
     lines += [_row(d["day"], d["verdicts"], d["flagged"], d["blocked"]) for d in said["days"]]
     lines += ["", _row("guard", "verdicts", "flagged", "blocked")]
     lines += [_row(g["guard_hash"][:12], g["verdicts"], g["flagged"], g["blocked"]) for g in said["guards"]]
+    for s in said["shadow_guards"]:
+        lines += ["", "shadow guard {guard_hash:.12} beside {first:.12}: {both:,} flagged by both, {first_alone:,} by the first alone, "
+                  "{second_alone:,} by the second alone, {neither:,} by neither".format(**s)]  # fmt: skip
     if said["to_review"]:
         lines += ["", f"{said['to_review']:,} flagged verdicts wait for a decision: --review 10 shows the least certain"]
     return "\n".join(lines)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from charter.cli.point import Point
-
-if TYPE_CHECKING:
-    from charter.guard.holdback import GuardLike
 
 
 def command(
@@ -47,6 +43,10 @@ def command(
         Literal["own", "upstream"],
         typer.Option(help="upstream: read the embedded upstream's own activations while it generates; own: a pass of the guard's own."),
     ] = "own",
+    scorer: Annotated[
+        Literal["here", "process"], typer.Option(help="Score in this process, or in one of its own that is started again when it dies.")
+    ] = "here",
+    shadow_guard: Annotated[Path | None, typer.Option(help="A second guard: judges the same traffic, never acts, is compared.")] = None,
     audit: Annotated[str, typer.Option(help="Audit log: an SQLite file, postgresql://HOST/NAME, or `none`.")] = "charter-audit.db",
     log_content: Annotated[bool, typer.Option("--log-content", help="Keep what was said in the audit log too.")] = False,
     retain_days: Annotated[float | None, typer.Option(help="Delete verdicts that are older; keep all if left out.")] = None,
@@ -67,20 +67,16 @@ def command(
     from charter.gateway.settings import Settings
     from charter.gateway.spans import open_spans
     from charter.gateway.tls import tls_files
+    from charter.guard.served import open_guard
 
     if probe == "upstream" and upstream != "embedded":
         raise UpstreamError("--probe upstream reads a model that runs in this process; give --upstream embedded, or leave --probe out")
+    if probe == "upstream" and scorer == "process":
+        raise UpstreamError("--probe upstream scores where the model answers, in this process; leave --scorer out")
     tls = tls_files(tls_cert, tls_key)
-    loaded: GuardLike
-    if probe == "upstream":
-        from charter.guard.in_process import load_in_process
-
-        loaded = load_in_process(guard, point=point, lookahead=lookahead)
-    else:
-        from charter.guard.folder import load
-
-        loaded = replace(load(guard, point=point), lookahead=lookahead)
     with ExitStack() as stack:
+        loaded, reload = open_guard(guard, point, lookahead, "upstream" if probe == "upstream" else scorer, stack)
+        second = open_guard(shadow_guard, point, 0, scorer, stack)[0] if shadow_guard else None
         if upstream == "embedded" and probe == "own":
             from charter.llm.embedded import embedded_server
 
@@ -93,4 +89,4 @@ def command(
             playground=is_loopback(host) if playground is None else playground,
         )  # fmt: skip
         log = None if audit == "none" else partial(open_log, audit, retain_days, audit_spool)
-        run(loaded, settings, host, port, log, open_spans if otel else None, tls)
+        run(loaded, settings, host, port, log, open_spans if otel else None, tls, reload, second)

@@ -35,6 +35,7 @@ from charter.gateway.observed import Observed, metrics
 from charter.gateway.observer import Observer
 from charter.gateway.openapi import openapi
 from charter.gateway.playground import playground
+from charter.gateway.reload import Reload, Reloader
 from charter.gateway.responses import Responses
 from charter.gateway.scoring import Scorer
 from charter.gateway.sessions import GuardedReply, close, feed, open_session
@@ -48,7 +49,14 @@ SURFACES: tuple[Surface, ...] = (Chat(), Completions(), Messages(), Responses())
 """Those that generate."""
 
 
-def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = None, spans: Spans | None = None) -> Starlette:
+def create_app(
+    guard: GuardLike,
+    settings: Settings,
+    audit: AuditLog | None = None,
+    spans: Spans | None = None,
+    reload: Reload | None = None,
+    shadow: GuardLike | None = None,
+) -> Starlette:
     """A gateway that puts `guard` in front of the upstream of `settings`. Log and spans are closed when it stops."""
 
     @asynccontextmanager
@@ -58,6 +66,10 @@ def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = No
         feed = Feed() if settings.playground else None
         observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans, feed)
         app.state.scorer = Scorer(guard, settings, counters, observer)
+        if shadow is not None:
+            observer.compare_with(shadow)
+        if reload is not None:
+            Reloader(app.state.scorer, reload).listen()
         app.state.sessions = Kept[GuardedReply](settings.max_sessions, settings.session_idle_s, left=_abandon)
         app.state.calls = Kept[Call](settings.max_sessions, settings.session_idle_s, left=_abandon)
         kept = (app.state.sessions, app.state.calls)
@@ -119,6 +131,7 @@ async def healthz(request: Request) -> Response:
     """That the gateway runs, for which guard, and what it counted."""
     scorer: Scorer = request.app.state.scorer
     guard, settings = scorer.guard, scorer.settings
+    second = scorer.observer.second
     return JSONResponse(
         {
             "status": "ok",
@@ -126,6 +139,7 @@ async def healthz(request: Request) -> Response:
             "mode": settings.mode,
             "on_error": settings.on_error,
             "counters": asdict(scorer.counters),
+            **({"shadow_guard": second.told()} if second else {}),
         }
     )
 

@@ -6,7 +6,8 @@ their dashboards and alerts go on working; `charter_*` is what they lack, the gu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info
@@ -17,9 +18,11 @@ from charter.gateway.audit.finding import Finding
 from charter.gateway.audit.log import AuditLog
 from charter.gateway.counters import Counters
 from charter.gateway.settings import Settings
+from charter.guard.gathered import Load
 from charter.guard.holdback import GuardLike
 
 if TYPE_CHECKING:
+    from charter.gateway.second import Comparison, Second
     from charter.gateway.trail import Asked
 
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -35,14 +38,24 @@ class Metrics:
 
     def __init__(self, guard: GuardLike, settings: Settings, counters: Counters, audit: AuditLog | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._guard = guard.name
         self.open: set[Asked] = set()
         """Requests being answered."""
-        about = Info("charter_guard", "The guard that serves", registry=self.registry)
-        about.info({"name": guard.name, "hash": guard.hash, "mode": settings.mode, "on_error": settings.on_error})
+        self._about = Info("charter_guard", "The guard that serves", registry=self.registry)
+        self._settings = settings
         self._peers()
         self._own()
-        self.registry.register(_Totals(self.open, counters, audit))
+        self._totals = _Totals(self.open, counters, audit, guard)
+        self.registry.register(self._totals)
+        self.serves(guard)
+
+    def compares(self, second: Second) -> None:
+        """A second guard judges too."""
+        self._totals.second = second
+
+    def serves(self, guard: GuardLike) -> None:
+        """The guard that serves from now on."""
+        self._guard, self._totals.guard = guard.name, guard
+        self._about.info({"name": guard.name, "hash": guard.hash, "mode": self._settings.mode, "on_error": self._settings.on_error})
 
     def found(self, finding: Finding) -> None:
         """A verdict and its action."""
@@ -91,8 +104,9 @@ class Metrics:
 class _Totals(Collector):
     """Figures that are kept elsewhere: open requests, the ledger's counts, the audit log."""
 
-    def __init__(self, open_: set[Asked], counters: Counters, audit: AuditLog | None) -> None:
-        self._open, self._counters, self._audit = open_, counters, audit
+    def __init__(self, open_: set[Asked], counters: Counters, audit: AuditLog | None, guard: GuardLike) -> None:
+        self._open, self._counters, self._audit, self.guard = open_, counters, audit, guard
+        self.second: Second | None = None
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("guardrails_requests_active", "Requests being answered", value=len(self._open))
@@ -106,8 +120,32 @@ class _Totals(Collector):
             ("errors", "Scoring steps that failed or took too long"),
         ):
             yield CounterMetricFamily(f"charter_{name}", text, value=getattr(self._counters, name))
+        if self.second is not None:
+            yield from _compared(self.second.counts)
+        load: Callable[[], Load] | None = getattr(self.guard, "load", None)
+        if load is not None:
+            yield from _loaded(load())
         if self._audit is not None:
             yield from _audited(self._audit)
+
+
+def _compared(counts: Comparison) -> Iterator[Metric]:
+    found = CounterMetricFamily("charter_shadow_verdicts", "Verdicts of both guards on the same text", labels=["stage", "verdicts"])
+    for stage, agreement in (("prompt", counts.prompt), ("reply", counts.reply)):
+        for name, n in asdict(agreement).items():
+            found.add_metric([stage, name], n)
+    yield found
+    yield CounterMetricFamily("charter_shadow_failed", "Texts that the second guard could not judge", value=counts.failed)
+    yield CounterMetricFamily("charter_shadow_dropped", "Texts that the second guard was too busy for", value=counts.dropped)
+
+
+def _loaded(load: Load) -> Iterator[Metric]:
+    yield GaugeMetricFamily("charter_scorer_waiting", "Streams that wait for a forward of the backbone", value=load.waiting)
+    yield GaugeMetricFamily("charter_scorer_state_bytes", "What open streams hold of the backbone's cache", value=load.state_bytes)
+    yield CounterMetricFamily("charter_scorer_forwards", "Forwards of the backbone", value=load.forwards)
+    yield CounterMetricFamily("charter_scorer_rows", "Streams in them, added up: by forwards, how many shared one", value=load.rows)
+    yield CounterMetricFamily("charter_scorer_tokens", "Tokens in them", value=load.tokens)
+    yield CounterMetricFamily("charter_scorer_restarts", "Times that the scorer's process ended and was started again", value=load.restarts)
 
 
 def _audited(audit: AuditLog) -> Iterator[Metric]:

@@ -28,7 +28,7 @@ async def moderate(request: Request) -> Response:
     results = []
     for text in _inputs(body.get("input")):
         turns, start = (Turn("user", text),), perf_counter()
-        trail = Trail(scorer.observer, turns)
+        trail = Trail(scorer.observer, turns, scorer.guard)
         try:
             result, verdict = await scorer.call(_judge, scorer.guard, turns)
             trail.prompt(verdict, "report", perf_counter() - start)

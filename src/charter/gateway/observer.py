@@ -16,6 +16,7 @@ from charter.guard.holdback import GuardLike
 if TYPE_CHECKING:
     from charter.gateway.feed import Feed
     from charter.gateway.metrics import Metrics
+    from charter.gateway.second import Second
     from charter.gateway.spans import Spans
 
 LAST_S = 1.0
@@ -30,12 +31,23 @@ class Observer:
     ) -> None:  # fmt: skip
         self.guard, self.settings, self.counters = guard, settings, counters
         self.audit, self.metrics, self.spans, self.feed = audit, metrics, spans, feed
+        self.second: Second | None = None
+
+    def compare_with(self, guard: GuardLike) -> None:
+        """Let a second guard judge too what is found from now on."""
+        from charter.gateway.second import Second
+
+        self.second = Second(guard, self.settings.log_content, self.audit.put if self.audit else None)
+        if self.metrics is not None:
+            self.metrics.compares(self.second)
 
     async def close(self) -> None:
         """The gateway stops: whatever was found gets to disk. Streams that were cut just now have yet to say what they found."""
         with anyio.move_on_after(LAST_S):
             while self.metrics is not None and self.metrics.open:
                 await anyio.sleep(0.01)
+        if self.second is not None:
+            self.second.close()
         if self.audit is not None:
             await anyio.to_thread.run_sync(self.audit.close)
         if self.spans is not None:

@@ -27,7 +27,7 @@ def notes_for(surface: Surface, request: Request, conversation: Conversation) ->
     """The notes of one reply; None unless they are asked for, the gateway has a playground and the guard tells its tokens."""
     scorer = conversation.scorer
     asked = scorer.settings.playground and type(surface) is Chat and request.headers.get(HEADER) == "tokens"
-    guard = telling(scorer.guard) if asked else None
+    guard = telling(conversation.guard) if asked else None
     return Notes(conversation, guard, surface.stream()) if guard else None
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from charter.errors import CharterError
+from charter.errors import CharterError, Unavailable
 from charter.gateway.channels import Path
 from charter.gateway.counters import Counters, Ledger
 from charter.gateway.observer import Observer
@@ -47,22 +47,36 @@ class Scorer:
         self.guard, self.settings, self.counters = guard, settings, counters
         self.observer = observer or Observer(guard, settings, counters)
         self._limiter = anyio.CapacityLimiter(settings.score_threads)
+        self._asked = 0
+
+    def swap(self, guard: GuardLike) -> None:
+        """Judge new conversations by another guard."""
+        self.guard = self.observer.guard = guard
+        if self.observer.metrics is not None:
+            self.observer.metrics.serves(guard)
 
     async def call(self, step: Callable[..., T], *args: object) -> T:
         """One scoring step. After a failure its session must not be used any more: the thread may still be in it.
 
         Raises:
-            ScoringFailed: the step raised, or took too long; counted.
+            ScoringFailed: the step raised, took too long, or too many wait already; counted.
         """
+        if self._asked >= self.settings.score_threads + self.settings.max_waiting:
+            raise self.failure(f"{self._asked:,} scoring steps are asked for already; try again later")
+        self._asked += 1
         try:
             with anyio.fail_after(self.settings.score_timeout_s):
                 return await anyio.to_thread.run_sync(step, *args, abandon_on_cancel=True, limiter=self._limiter)
         except TimeoutError as error:
             raise self.failure(f"scoring took longer than {self.settings.score_timeout_s:g} s", error) from error
+        except Unavailable as error:
+            raise self.failure(str(error), error) from error
         except CharterError as error:
             raise self.failure(f"the text can't be scored: {error}", error) from error
         except Exception as error:
             raise self.failure("scoring failed; the gateway's log names the fault", error) from error
+        finally:
+            self._asked -= 1
 
     def failure(self, sentence: str, cause: Exception | None = None) -> ScoringFailed:
         """A failure, counted, and logged without what the fault says, which may be content."""
@@ -76,10 +90,10 @@ class Conversation:
     """One request under guard: the prompt's verdict, and a channel for each text of the reply."""
 
     def __init__(self, scorer: Scorer, turns: tuple[Turn, ...]) -> None:
-        self.scorer, self.turns = scorer, turns
+        self.scorer, self.guard, self.turns = scorer, scorer.guard, turns
         self.settings = scorer.settings
         self.ledger = Ledger(scorer.counters, scorer.settings.mode)
-        self.trail = Trail(scorer.observer, turns)
+        self.trail = Trail(scorer.observer, turns, self.guard)
         self.channels: list[Channel] = []
         """In the order in which they began."""
         self.verdict = UNSCORED
@@ -97,7 +111,7 @@ class Conversation:
         """
         start = perf_counter()
         try:
-            self._first = self._judged = await self.scorer.call(self.scorer.guard.open, self.turns)
+            self._first = self._judged = await self.scorer.call(self.guard.open, self.turns)
         except ScoringFailed as error:
             self.trail.prompt(UNSCORED, "allow" if self.passes_failures else "block", perf_counter() - start, str(error))
             if not self.passes_failures:
@@ -115,7 +129,7 @@ class Conversation:
         Raises:
             ScoringFailed: whatever on_error says.
         """
-        return await self.scorer.call(self.scorer.guard.clause_scores, self._judged) if self._judged is not None else {}
+        return await self.scorer.call(self.guard.clause_scores, self._judged) if self._judged is not None else {}
 
     def count_reply(self, verdict: Verdict) -> None:
         """A choice of the reply was flagged."""
@@ -242,7 +256,7 @@ class Channel:
     def _score(self, text: str) -> str:
         """In a worker thread. A session that was flushed takes no more: another reads the whole text from its start."""
         if self._session is None or self.flushed:
-            self._session = self._scorer.guard.open(self._conversation.turns)
+            self._session = self._conversation.guard.open(self._conversation.turns)
             if self.flushed:
                 self.flushed, self._repeated = False, sum(map(len, self._text)) - len(self._held)
                 text = "".join(self._text)

@@ -17,6 +17,7 @@ from charter.gateway.audit.log import AuditLog
 from charter.gateway.in_process import open_upstream
 from charter.gateway.keys import KeyRing
 from charter.gateway.protocol import timed
+from charter.gateway.reload import Reload
 from charter.gateway.settings import Settings
 from charter.gateway.spans import Spans
 from charter.gateway.tls import TLS
@@ -30,12 +31,15 @@ SHUTDOWN_S = 5
 def run(
     guard: GuardLike, settings: Settings, host: str, port: int,
     audit: Callable[[], AuditLog] | None = None, spans: Callable[[], Spans] | None = None, tls: TLS | None = None,
+    reload: Reload | None = None, shadow: GuardLike | None = None,
 ) -> None:  # fmt: skip
     """Serve; returns when the process is told to stop.
 
     Args:
         port: 0 takes a free one; the log says which.
         audit, spans: open them, once nothing else can fail: a mistake leaves no file behind.
+        reload: loads the guard again, on SIGHUP.
+        shadow: a second guard, which judges the same and never acts.
 
     Raises:
         UpstreamError: the upstream does not answer, or refuses our key.
@@ -49,7 +53,7 @@ def run(
     listener = _listen(host, port)
     with listener:
         traced = spans() if spans else None
-        app = create_app(guard, settings, audit() if audit else None, traced)
+        app = create_app(guard, settings, audit() if audit else None, traced, reload, shadow)
         config = uvicorn.Config(
             app, log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S,
             http=timed(settings), limit_concurrency=settings.max_connections, ws="none",

@@ -51,8 +51,10 @@ class Settings:
     """Longest silence of the upstream, longest time that a client may take to send its request, and longest that it may read nothing."""
     score_timeout_s: float = 60.0
     """Longest that one scoring step may take, waiting for a free thread included."""
-    score_threads: int = 4
-    """Scoring steps at once; more of them wait their turn."""
+    score_threads: int = 64
+    """Scoring steps at once: as many streams can share a forward of the backbone. More of them wait their turn."""
+    max_waiting: int = 1_024
+    """Steps that may wait for it; beyond them scoring fails."""
     max_sessions: int = 128
     """Guard sessions open at once, and conversations of LiteLLM's that are remembered; each holds the backbone's cache of its text."""
     session_idle_s: float = 120.0

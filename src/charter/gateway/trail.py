@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from charter.gateway.audit.finding import Finding, Stage, now
 from charter.gateway.observer import Observer
+from charter.guard.holdback import GuardLike
 from charter.guard.policy import decide
 from charter.records import Turn, Verdict
 
@@ -60,8 +61,8 @@ ASKED: ContextVar[Asked | None] = ContextVar("asked", default=None)
 class Trail:
     """The findings of one conversation."""
 
-    def __init__(self, observer: Observer, turns: Sequence[Turn]) -> None:
-        self._observer, self._turns, self._asked = observer, turns, ASKED.get()
+    def __init__(self, observer: Observer, turns: Sequence[Turn], guard: GuardLike) -> None:
+        self._observer, self._turns, self._guard, self._asked = observer, turns, guard, ASKED.get()
         self._followed: dict[int, list[Followed]] = {}
         self._found: dict[int, bool] = {}
         """Choice to whether it was found as flagged."""
@@ -111,7 +112,7 @@ class Trail:
     def _add(
         self, stage: Stage, choice: int, verdict: Verdict, action: str, problem: str | None, seconds: float, turns: Sequence[Turn]
     ) -> None:
-        guard, settings, asked = self._observer.guard, self._observer.settings, ASKED.get()
+        guard, settings, asked = self._guard, self._observer.settings, ASKED.get()
         finding = Finding(
             id=uuid4().hex, time=now(), request=asked.id if asked else UNNAMED, surface=asked.surface if asked else UNNAMED, stage=stage,
             choice=choice, guard=guard.name, guard_hash=guard.hash, mode=settings.mode, flagged=verdict.flagged, score=verdict.score,
@@ -121,3 +122,5 @@ class Trail:
         if asked is not None:
             asked.findings.append(finding)
         self._observer.found(finding)
+        if self._observer.second is not None:
+            self._observer.second.compare(finding, turns)

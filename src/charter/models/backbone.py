@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -126,6 +126,8 @@ class Backbone:
         self._model, self._body = model, body
         self.fingerprint = _fingerprint(body, max(self.layers))
         """Tells one set of weights from another: 16 hex digits, of the blocks that are read from."""
+        self.streams: Callable[[], Growing] | None = None
+        """How streams are opened, if not by `Stream`."""
         self._seen: dict[int, Tensor] = {}
         self._pool: Tensor | None = None
         self._lock = threading.Lock()  # the hooks are shared by conversations in several threads
@@ -173,9 +175,14 @@ class Backbone:
             self._model.to(torch.bfloat16)
         return able
 
-    def stream(self) -> Stream:
-        """A new, empty stream."""
-        return Stream(self)
+    def stream(self) -> Growing:
+        """A new, empty stream; where `batcher.gather` was called, one that shares its forwards with others."""
+        return self.streams() if self.streams else Stream(self)
+
+    @property
+    def body(self) -> Any:
+        """The transformers model without its output head."""
+        return self._body
 
     def _keep(self, number: int) -> Any:
         def hook(_module: object, _inputs: object, output: Any) -> None:
@@ -196,6 +203,18 @@ class Backbone:
             states = torch.stack([self._seen[number] for number in self.layers], dim=-2)
             self._seen.clear()
             return states, output
+
+
+class Growing(Protocol):
+    """A token sequence that tokens are appended to."""
+
+    def feed(self, ids: Sequence[int]) -> Tensor:
+        """Append tokens; returns their hidden states, float [tokens, layers, width].
+
+        Raises:
+            BackboneError: the context would overflow. Nothing is ever cut silently.
+        """
+        ...
 
 
 class Stream:

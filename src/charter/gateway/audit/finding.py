@@ -10,6 +10,8 @@ from typing import Literal
 from charter.errors import DataError
 
 Stage = Literal["prompt", "reply"]
+SECOND = "shadow-guard"
+"""The mode of a second guard's rows: it judges and never acts, and counts of verdicts leave it out."""
 Outcome = Literal["flagged", "passed", "unscored"]
 
 

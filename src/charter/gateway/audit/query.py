@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from charter.errors import AuditError, DataError, MissingExtra, NoData
-from charter.gateway.audit.finding import now
+from charter.gateway.audit.finding import SECOND, now
 from charter.gateway.audit.store import Store, StoreDown
 from charter.records import parse_turns, write_text
 
@@ -39,7 +39,7 @@ class Chosen:
             ("clause = ?", self.clause),
         ]
         parts = [part for part, value in given if value is not None]
-        return " AND ".join([*parts, *more]) or "1 = 1", [value for _, value in given if value is not None]
+        return " AND ".join([*parts, f"mode <> '{SECOND}'", *more]), [value for _, value in given if value is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def summary(store: Store, chosen: Chosen) -> dict[str, Any]:
         "clauses": [{"clause": row[0], **_counts(row[1:]), "reviewed": _share(reviews.get(row[0], {}))} for row in by["clauses"]],
         "days": [{"day": row[0], **_counts(row[1:])} for row in by["days"]],
         "guards": [{"guard_hash": row[0], **_counts(row[1:])} for row in by["guards"]],
-        "to_review": _waiting(store, chosen),
+        "to_review": _waiting(store, chosen), "shadow_guards": _compared(store, chosen),
     }  # fmt: skip
 
 
@@ -181,6 +181,23 @@ def _share(decisions: dict[str, int]) -> dict[str, Any] | None:
 def _waiting(store: Store, chosen: Chosen) -> int:
     where, values = chosen.where("flagged", "r.id IS NULL")
     return int(_ask(store, f"SELECT COUNT(*) FROM {_joined()} WHERE {where}", values)[0][0])
+
+
+def _compared(store: Store, chosen: Chosen) -> list[dict[str, Any]]:
+    """How often a second guard and the first one flag the same prompt or reply."""
+    where, values = chosen.where("error IS NULL")
+    second = f"SELECT request, stage, choice, guard_hash, flagged FROM charter_verdicts WHERE mode = '{SECOND}'"
+    counts = ", ".join(
+        f"SUM(CASE WHEN {a} v.flagged AND {b} s.flagged THEN 1 ELSE 0 END)" for a, b in (("", ""), ("", "NOT"), ("NOT", ""), ("NOT", "NOT"))
+    )
+    rows = _ask(
+        store,
+        f"SELECT s.guard_hash, v.guard_hash, {counts} FROM (SELECT * FROM charter_verdicts WHERE {where}) v JOIN ({second}) s "
+        "ON s.request = v.request AND s.stage = v.stage AND s.choice = v.choice GROUP BY 1, 2 ORDER BY 1, 2",
+        values,
+    )
+    names = ("guard_hash", "first", "both", "first_alone", "second_alone", "neither")
+    return [dict(zip(names, [*row[:2], *map(int, row[2:])], strict=True)) for row in rows]
 
 
 def _joined() -> str:

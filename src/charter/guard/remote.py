@@ -1,0 +1,303 @@
+"""A guard in another process, as the gateway sees it, and the supervisor that starts that process again when it ends.
+
+Whatever was open when the scorer's process died can't be scored any more: its next step raises `Unavailable`, and the gateway does what
+--on-error says. What is opened meanwhile waits for the new process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from charter.errors import GuardError, Unavailable
+from charter.guard.gathered import Load
+from charter.guard.holdback import OpenGuard
+from charter.guard.wire import Message, Wire, raised, verdict_of
+from charter.records import Turn
+
+PATIENCE_S = 600.0
+"""Longest that an answer is waited for: the gateway's own limit comes first."""
+CALM_S = 10.0
+"""A process that ended sooner is started again only after a pause."""
+PAUSE_S = 2.0
+log = logging.getLogger("charter.gateway")
+
+
+class Gone(Unavailable):
+    """The connection to the scorer's process is lost."""
+
+    def __init__(self) -> None:
+        super().__init__("the scorer's process has ended; it is being started again")
+
+
+class ScorerProcess:
+    """Keeps one scorer's process running. Its socket outlives it."""
+
+    def __init__(self, command: Sequence[str], *arguments: str) -> None:
+        """Start it and wait until its guard is loaded.
+
+        Args:
+            command: what to run; it gets the number of the listening socket and then the arguments.
+
+        Raises:
+            GuardError: it could not load the guard.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="charter-")  # nobody else may enter it
+        self.path = str(Path(self._folder.name) / "scorer")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen(128)
+        self._command, self._arguments = command, arguments
+        self.restarts = 0
+        self._stopping = False
+        self._start()
+        if sentence := self._failure():
+            self.stop()
+            raise GuardError(sentence)
+        threading.Thread(target=self._watch, name="charter-supervisor", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End it for good."""
+        self._stopping = True
+        self._process.terminate()
+        self._process.wait()
+        self._listener.close()
+        self._folder.cleanup()
+
+    def _start(self) -> None:
+        fd = self._listener.fileno()
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            [*self._command, str(fd), *self._arguments],
+            pass_fds=[fd],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the gateway, whose streams may still end
+        )
+
+    def _failure(self) -> str | None:
+        """Why the process could not load its guard; None where it could. Waits until it says so."""
+        assert self._process.stdout is not None
+        try:
+            said = json.loads(self._process.stdout.readline())
+        except ValueError:
+            return "the scorer's process ended before its guard was loaded; run `charter score` with this guard to see why"
+        return None if said.get("ready") else str(said.get("sentence"))
+
+    def _watch(self) -> None:
+        while True:
+            self._process.wait()
+            if self._stopping:
+                return
+            self.restarts += 1
+            log.error("the scorer's process ended (%s); starting it again", self._process.returncode)
+            if time.monotonic() - self._started < CALM_S:
+                time.sleep(PAUSE_S)
+            if self._stopping:
+                return
+            self._start()
+            if sentence := self._failure():
+                log.error("the scorer's process can't load the guard: %s", sentence)
+
+
+class Link:
+    """A connection to the scorer's process, made again when it is lost."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._wire: Wire | None = None
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, tuple[Wire, Future[Message]]] = {}
+
+    def wire(self) -> Wire:
+        """The connection that there is, or a new one.
+
+        Raises:
+            Unavailable: nobody listens.
+        """
+        with self._lock:
+            if self._wire is None:
+                connection = socket.socket(socket.AF_UNIX)
+                try:
+                    connection.connect(self._path)
+                except OSError as error:
+                    raise Gone() from error
+                self._wire = Wire(connection)
+                threading.Thread(target=self._read, args=(self._wire,), name="charter-answers", daemon=True).start()
+            return self._wire
+
+    def number(self) -> int:
+        """A new number, for a session."""
+        return next(self._numbers)
+
+    def ask(self, wire: Wire, do: str, **more: Any) -> Message:
+        """One question and its answer, on the connection that the session was opened on.
+
+        Raises:
+            Unavailable: the connection is lost.
+            CharterError, RuntimeError: what the guard raised.
+        """
+        number, answer = next(self._numbers), Future[Message]()
+        with self._lock:
+            if self._wire is not wire:
+                raise Gone()
+            self._pending[number] = wire, answer
+        try:
+            wire.send({"id": number, "do": do, **more})
+            found = answer.result(PATIENCE_S)
+        except (OSError, FutureTimeout) as error:
+            raise Gone() from error
+        finally:
+            with self._lock:
+                self._pending.pop(number, None)
+        if "fault" in found:
+            raise raised(found)
+        return found
+
+    def tell(self, wire: Wire, do: str, **more: Any) -> None:
+        """Something that needs no answer, and may be lost."""
+        with suppress(OSError):
+            wire.send({"id": 0, "do": do, **more})
+
+    def _read(self, wire: Wire) -> None:
+        while (found := wire.receive()) is not None:
+            with self._lock:
+                asked = self._pending.pop(found.get("id", 0), None)
+            if asked:
+                asked[1].set_result(found)
+        with self._lock:
+            self._wire = None
+            lost = [number for number, (own, _) in self._pending.items() if own is wire]
+            futures = [self._pending.pop(number)[1] for number in lost]
+        wire.close()
+        for future in futures:
+            future.set_exception(Gone())
+
+
+class RemoteSession:
+    """Implements `guard.holdback.OpenGuard`: each step is a question to the scorer's process."""
+
+    def __init__(self, link: Link, turns: tuple[Turn, ...], guard_hash: str) -> None:
+        self._link, self._wire = link, link.wire()
+        self._named()
+        found = self.ask("open", guard=guard_hash, turns=[[turn.role, turn.content] for turn in turns])
+        self.prompt_verdict, self.reply_verdict = verdict_of(found["prompt"]), verdict_of(found["reply"])
+        self.hash = str(found["hash"])
+        """Of the guard that judges."""
+        self.told: Message | None = found.get("load")
+        """The scorer's load when this was opened."""
+
+    def _named(self) -> None:
+        """Take a number. It is given back when this object goes, on a thread of its own: that may be in the middle of a `send`."""
+        self._number = self._link.number()
+        weakref.finalize(self, _close, self._link, self._wire, self._number).atexit = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RemoteSession:
+        twin = object.__new__(RemoteSession)
+        twin.__dict__.update(self.__dict__)
+        twin._named()
+        self.ask("copy", to=twin._number)
+        return twin
+
+    def ask(self, do: str, **more: Any) -> Message:
+        """Raises: as `Link.ask`."""
+        return self._link.ask(self._wire, do, session=self._number, **more)
+
+    def push(self, text: str) -> str:
+        """Take a piece of the reply; returns the text that may leave now."""
+        return self._step("push", text=text)
+
+    def flush(self) -> str:
+        """The reply has ended; returns the rest that may leave."""
+        return self._step("flush")
+
+    def _step(self, do: str, **more: Any) -> str:
+        found = self.ask(do, **more)
+        self.reply_verdict = verdict_of(found["reply"])
+        return str(found["released"])
+
+
+class RemoteGuard:
+    """Implements `guard.holdback.GuardLike`."""
+
+    def __init__(self, link: Link, process: ScorerProcess | None = None) -> None:
+        """Ask who is there.
+
+        Raises:
+            Unavailable: nobody is.
+        """
+        self._link, self._process = link, process
+        self._load = Load()
+        found = link.ask(link.wire(), "hello")
+        self.name, self.hash, self.clauses = str(found["name"]), str(found["hash"]), tuple(found["clauses"])
+
+    def open(self, turns: tuple[Turn, ...]) -> RemoteSession:
+        """Judge a conversation and get ready for its reply.
+
+        Raises:
+            BackboneError: the conversation is longer than the context.
+            Unavailable: there is no scorer, or it is full.
+        """
+        try:
+            session = RemoteSession(self._link, turns, self.hash)
+        except Gone:  # it had just died: the next one is asked
+            session = RemoteSession(self._link, turns, self.hash)
+        if session.hash != self.hash:
+            log.warning("the scorer's process was started again with another guard than before: %s is now %s", self.hash, session.hash)
+            self.hash = session.hash
+        self._load = Load(**session.told) if session.told else self._load
+        return session
+
+    def clause_scores(self, session: OpenGuard) -> dict[str, float]:
+        """Highest calibrated probability of each restricted clause over all that the session has seen."""
+        assert isinstance(session, RemoteSession)
+        return {str(name): float(score) for name, score in session.ask("scores")["scores"].items()}
+
+    def reloaded(self) -> RemoteGuard:
+        """The guard as its folder is now; conversations that are open end on the one they began with.
+
+        Raises:
+            GuardError, BackboneError: the folder is damaged; the old guard stays.
+        """
+        self._link.ask(self._link.wire(), "reload")
+        return RemoteGuard(self._link, self._process)
+
+    def load(self) -> Load:
+        """What the scorer had to do when a conversation was last opened: asking now would hold up whoever asks."""
+        return replace(self._load, restarts=self._process.restarts if self._process else 0)
+
+
+def start(guard: Path, point: str, lookahead: int) -> tuple[ScorerProcess, RemoteGuard]:
+    """A scorer's process for a guard folder, and the guard as it is seen from here.
+
+    Raises:
+        GuardError: the guard can't be loaded.
+    """
+    wishes = json.dumps({"guard": os.fspath(guard), "point": point, "lookahead": lookahead})
+    process = ScorerProcess([sys.executable, "-m", "charter.guard.scorer_process"], wishes)
+    return process, RemoteGuard(Link(process.path), process)
+
+
+def _close(link: Link, wire: Wire, number: int) -> None:
+    threading.Thread(target=link.tell, args=(wire, "close"), kwargs={"session": number}, daemon=True).start()
