@@ -14,6 +14,8 @@ from charter.gateway.keys import Key, KeyRing, TooMany
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Paths that need no key: what machines ask to see whether the gateway runs, and pages that hold nothing of anybody's."""
+PAGE = "/page/"
+"""Begins the paths of the playground's own files, which are the same for everybody."""
 CLIENT = "charter.client"
 """Where the scope of a request keeps the name of its key."""
 CARRY_KEYS = (b"authorization", b"x-api-key")
@@ -26,7 +28,7 @@ class Keyed:
         self._app, self._ring = app, ring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(PAGE):
             await self._app(_without_keys(scope), receive, send)
             return
         with ExitStack() as stack:
