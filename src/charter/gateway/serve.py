@@ -51,7 +51,8 @@ def run(
         traced = spans() if spans else None
         app = create_app(guard, settings, audit() if audit else None, traced)
         config = uvicorn.Config(
-            app, host=host, port=listener.getsockname()[1], log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S,
+            app, host=host, port=listener.getsockname()[1],  # what the log tells
+            log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S,
             http=timed(settings), limit_concurrency=settings.max_connections, ws="none",
             ssl_certfile=tls.cert if tls else None, ssl_keyfile=tls.key if tls else None,
         )  # fmt: skip
