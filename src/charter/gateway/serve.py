@@ -51,11 +51,12 @@ def run(
         traced = spans() if spans else None
         app = create_app(guard, settings, audit() if audit else None, traced)
         config = uvicorn.Config(
-            app, host=host, port=listener.getsockname()[1],  # what the log tells
-            log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S,
+            app, log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S,
             http=timed(settings), limit_concurrency=settings.max_connections, ws="none",
             ssl_certfile=tls.cert if tls else None, ssl_keyfile=tls.key if tls else None,
         )  # fmt: skip
+        place = f"[{host}]" if ":" in host else host  # uvicorn tells nothing of a socket that it is given
+        log.info("running on %s://%s:%d", "https" if tls else "http", place, listener.getsockname()[1])
         if settings.keys is None and not _local(listener):
             log.warning("anybody who reaches %s:%d may use this gateway, and the upstream's key with it; --keys asks for one", host, port)
         uvicorn.Server(config).run(sockets=[listener])
