@@ -21,11 +21,13 @@ from charter.cli import (
     init,
     judge,
     keys,
+    redteam,
     refusals,
     review,
     score,
     serve,
     synthesize,
+    teach,
     train,
 )
 from charter.errors import CharterError
@@ -59,6 +61,8 @@ for verb in (
     audit,
     diff,
     judge,
+    teach,
+    redteam,
     refusals,
     forecast,
 ):

@@ -53,11 +53,16 @@ def command(
     audit_spool: Annotated[
         Path | None, typer.Option(help="Folder for verdicts until the database has them; beside the SQLite file if left out.")
     ] = None,
+    playground: Annotated[
+        bool | None,
+        typer.Option(help="A page at / to chat and to watch verdicts; on by default where --host is this machine's own address."),
+    ] = None,
     otel: Annotated[bool, typer.Option("--otel", help="Send OpenTelemetry spans; OTEL_EXPORTER_OTLP_ENDPOINT says where.")] = False,
 ) -> None:
     """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
     from charter.errors import UpstreamError
     from charter.gateway.audit.log import open_log
+    from charter.gateway.playground import is_loopback
     from charter.gateway.serve import run
     from charter.gateway.settings import Settings
     from charter.gateway.spans import open_spans
@@ -85,6 +90,7 @@ def command(
             upstream, upstream_key=key, mode=mode, on_error=on_error, on_block=on_block, refusal=refusal,
             max_sessions=max_sessions, max_body_bytes=max_body, max_connections=max_connections, keys=keys,
             log_content=log_content and audit != "none",
+            playground=is_loopback(host) if playground is None else playground,
         )  # fmt: skip
         log = None if audit == "none" else partial(open_log, audit, retain_days, audit_spool)
         run(loaded, settings, host, port, log, open_spans if otel else None, tls)

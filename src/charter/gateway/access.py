@@ -15,7 +15,7 @@ from charter.gateway.keys import Key, KeyRing, TooMany
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Paths that need no key: what machines ask to see whether the gateway runs, and pages that hold nothing of anybody's."""
 PAGE = "/page/"
-"""Begins the paths of the playground's own files, which are the same for everybody."""
+"""The files of the playground's page: the same for everybody."""
 CLIENT = "charter.client"
 """Where the scope of a request keeps the name of its key."""
 CARRY_KEYS = (b"authorization", b"x-api-key")

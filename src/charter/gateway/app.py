@@ -22,6 +22,7 @@ from charter.gateway.check import check, nemo
 from charter.gateway.choices import Chat, Completions
 from charter.gateway.counters import Counters
 from charter.gateway.errors import HTTPProblem, answer_crash, answer_problem, answer_unknown
+from charter.gateway.feed import Feed
 from charter.gateway.generate import route, unless_gone
 from charter.gateway.in_process import open_upstream
 from charter.gateway.kept import Kept
@@ -33,6 +34,7 @@ from charter.gateway.moderations import moderate
 from charter.gateway.observed import Observed, metrics
 from charter.gateway.observer import Observer
 from charter.gateway.openapi import openapi
+from charter.gateway.playground import playground
 from charter.gateway.responses import Responses
 from charter.gateway.scoring import Scorer
 from charter.gateway.sessions import GuardedReply, close, feed, open_session
@@ -53,7 +55,8 @@ def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = No
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.upstream = open_upstream(settings)
         counters = Counters()
-        observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans)
+        feed = Feed() if settings.playground else None
+        observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans, feed)
         app.state.scorer = Scorer(guard, settings, counters, observer)
         app.state.sessions = Kept[GuardedReply](settings.max_sessions, settings.session_idle_s, left=_abandon)
         app.state.calls = Kept[Call](settings.max_sessions, settings.session_idle_s, left=_abandon)
@@ -81,6 +84,7 @@ def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = No
         Route("/healthz", healthz, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
+        *(playground() if settings.playground else []),
     ]
     handlers = {HTTPProblem: answer_problem, HTTPException: answer_unknown, ClientDisconnect: _gone, Exception: answer_crash}
     layers = [Middleware(Observed), *([Middleware(Keyed, ring=KeyRing(settings.keys))] if settings.keys else [])]

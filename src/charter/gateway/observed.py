@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from charter.gateway.access import CLIENT
 from charter.gateway.metrics import Metrics
 from charter.gateway.observer import Observer
+from charter.gateway.playground import PATHS
 from charter.gateway.trail import ASKED, Asked
 
-QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked by machines every few seconds, and never guarded."""
+QUIET = frozenset({"/", "/healthz", "/readyz", "/metrics"})
+"""Never guarded, and asked by machines every few seconds; so are the playground's paths."""
 log = logging.getLogger("charter.requests")
 
 
@@ -30,7 +31,7 @@ class Observed:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in QUIET:
+        if scope["type"] != "http" or scope["path"] in QUIET or scope["path"].startswith(PATHS):
             await self._app(scope, receive, send)
             return
         observer: Observer = scope["app"].state.scorer.observer

@@ -57,6 +57,8 @@ class Settings:
     """Guard sessions open at once, and conversations of LiteLLM's that are remembered; each holds the backbone's cache of its text."""
     session_idle_s: float = 120.0
     """How long either is kept while nobody asks for it."""
+    playground: bool = False
+    """Whether there is a page at /, and streams tell each token's score where a request asks for it."""
     log_content: bool = False
     """Whether the audit log holds what was said; verdicts and actions it holds always."""
 
