@@ -46,6 +46,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/gateway.py --short --soak 60 --peers
 	$(BIN)/python benchmarks/synthesis.py throughput
 	$(BIN)/python benchmarks/synthesis.py kill
 	$(BIN)/python benchmarks/synthesis.py memory
