@@ -43,4 +43,4 @@ def test_no_member_both_serves_and_is_held_out() -> None:
     with pytest.raises(DataError, match="seed 4"):
         Ensemble(members((3, 4)), members((4, 5)))
     with pytest.raises(DataError, match="at least one member"):
-        Members(np.empty((0, 1, 2), np.float32), np.empty((0, 1), np.float32), ())
+        Ensemble(Members(np.empty((0, 1, 2), np.float32), np.empty((0, 1), np.float32), ()), members((3,)))

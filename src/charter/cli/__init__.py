@@ -20,11 +20,14 @@ from charter.cli import (
     forecast,
     init,
     judge,
+    keys,
+    redteam,
     refusals,
     review,
     score,
     serve,
     synthesize,
+    teach,
     train,
 )
 from charter.errors import CharterError
@@ -54,9 +57,12 @@ for verb in (
     calibrate,
     score,
     serve,
+    keys,
     audit,
     diff,
     judge,
+    teach,
+    redteam,
     refusals,
     forecast,
 ):

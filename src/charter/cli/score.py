@@ -26,6 +26,7 @@ def command(
     tokens: Annotated[bool, typer.Option("--tokens", help="Print every token with its score.")] = False,
     mode: Annotated[str, typer.Option(help="enforce, or shadow: verdicts without blocks.")] = "enforce",
     point: Point = "quiet",
+    held_out: Annotated[bool, typer.Option("--held-out", help="Judge by the ensemble's held-out members, as an attack should be.")] = False,
 ) -> None:
     """Score exchanges: a conversation that ends in a reply is judged by its reply, else by its prompt."""
     from charter.errors import DataError
@@ -34,6 +35,7 @@ def command(
     if mode not in ("enforce", "shadow"):
         raise DataError(f"--mode is `enforce` or `shadow`, not {mode!r}")
     loaded = load(guard, point=point)
+    loaded = loaded.held_out() if held_out else loaded
     for scored, verdict in loaded.score(exchanges(file)):
         typer.echo(json.dumps(_line(loaded, scored, verdict, mode, tokens), ensure_ascii=False))
 
@@ -66,8 +68,20 @@ def _line(guard: Guard, scored: Scored, verdict: Verdict, mode: str, tokens: boo
     line: dict[str, Any] = {"id": scored.exchange.id, "verdict": asdict(verdict), "action": action}
     if len(scored.judged) > 1:
         line["views"] = {view: asdict(own) for view, own in guard.judged(scored).verdicts.items()}
+    apart = _disagreement(guard, scored) if guard.record.ensemble else None
+    if apart is not None:
+        line["disagreement"] = round(apart[1], 4)
     if tokens:
         # Of several views' probabilities the highest; the shape stays [text, score].
         p = np.max([guard.policies[view].probability(z[:, 0]) for view, z in scored.judged.items()], axis=0)
         line["tokens"] = [[text, round(float(score), 4)] for text, score in zip(scored.judged_texts, p, strict=True)]
+    if tokens and apart is not None:
+        line["disagreements"] = [round(float(own), 4) for own in apart[0]]
     return line
+
+
+def _disagreement(guard: Guard, scored: Scored) -> tuple[Any, float]:
+    """The ensemble's disagreement after each token, and at the loudest: one more forward."""
+    from charter.models.members import disagreements
+
+    return disagreements(guard.cascade, scored.exchange)

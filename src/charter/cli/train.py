@@ -37,6 +37,10 @@ Ema = Annotated[
 Layers = Annotated[
     str | None, typer.Option(help="Blocks of the backbone that the probe reads, such as 8-20 or 4,8,12; chosen by the data if left out.")
 ]
+Members = Annotated[int, typer.Option(min=0, max=1000, help="Bootstrap members of the linear probe in place of one; 0: one probe.")]
+HeldOut = Annotated[
+    int, typer.Option(min=0, max=999, help="How many of the ensemble do not serve; `charter score --held-out` judges by them.")
+]
 ScreenFirst = Annotated[bool, typer.Option("--screen-first", help="Run the backbone only on what the screen finds suspicious.")]
 ValueHead = Annotated[
     bool,
@@ -72,6 +76,8 @@ def command(
     window: Window = 16,
     ema: Ema = None,
     layers: Layers = None,
+    ensemble: Members = 0,
+    held_out: HeldOut = 0,
 ) -> None:
     """Train the scorers on examples and calibrate them to the budget."""
     from dataclasses import replace
@@ -82,7 +88,8 @@ def command(
     head = (head_depth, head_blocks, head_rank, head_epochs, head_lr) if value_head else None
     chosen = options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head, units, loss)
     averaging = Averaging(window, window if ema is None else ema)
-    run(data, out, replace(chosen, views=check_views(views.split(",")), averaging=averaging, layers=numbers(layers) if layers else None))
+    probe = {"averaging": averaging, "layers": numbers(layers) if layers else None, "ensemble": ensemble, "held_out": held_out}
+    run(data, out, replace(chosen, views=check_views(views.split(",")), **probe))
 
 
 def numbers(text: str) -> tuple[int, ...]:

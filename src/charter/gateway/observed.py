@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from charter.gateway.access import CLIENT
 from charter.gateway.metrics import Metrics
 from charter.gateway.observer import Observer
 from charter.gateway.playground import PATHS
@@ -82,7 +83,7 @@ def _ended(observer: Observer, asked: Asked, scope: Scope, told: dict[str, Any])
         for f in asked.findings
     ]  # fmt: skip
     line = {
-        "request": asked.id, "method": scope["method"], "path": scope["path"][:200], "status": told.get("status"),
+        "request": asked.id, "method": scope["method"], "path": scope["path"][:200], "status": told.get("status"), "client": scope.get(CLIENT),
         "streamed": asked.streams, "ms": round((perf_counter() - asked.start) * 1e3, 3), "verdicts": verdicts,
     }  # fmt: skip
     log.info("request", extra={"fields": line})

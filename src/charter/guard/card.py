@@ -46,6 +46,16 @@ def card(record: GuardRecord, constitution: Constitution) -> str:
 def _stages(record: GuardRecord) -> list[str]:
     """What is asked only about what looks suspicious, and how often that is."""
     lines = []
+    if own := record.ensemble:
+        held = f"; {own.held_out} more are held out, by which an attack is judged" if own.held_out else ""
+        lines.append(
+            f"The linear part is an ensemble of {own.serving} bootstrap members, scored by the log of their mean probability{held}."
+        )
+        lines += [
+            f"{view}: on {d.n:,} {side} dev exchanges the members' probabilities have a standard deviation of {d.value:.3f} [{d.low:.3f}, {d.high:.3f}]."
+            for view, sides in own.disagreement.items()
+            for side, d in sides.items()
+        ]
     if any(view.head for view in record.views.values()):
         lines.append("A value head (the same backbone, its last blocks fine-tuned) follows on both.")
     for name, view in record.views.items():

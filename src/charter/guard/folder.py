@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILES = ("constitution.yaml", "probe.safetensors", "screen.safetensors", "card.md")
-KEPT, HEAD = "calibration.safetensors", "value_head.safetensors"
-OPTIONAL = (KEPT, HEAD)
-"""The dev split's scores, for `charter calibrate` alone, which older guards lack; and a value head."""
+KEPT, HEAD, MEMBERS = "calibration.safetensors", "value_head.safetensors", "ensemble.safetensors"
+OPTIONAL = (KEPT, HEAD, MEMBERS)
+"""The dev split's scores, for `charter calibrate` alone, which older guards lack; a value head; an ensemble's members."""
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
@@ -112,6 +112,15 @@ class Guard:
         assert isinstance(session, GuardSession)
         return session.token_scores(part, start)
 
+    def held_out(self) -> Guard:
+        """The same guard with the members of its ensemble that were kept apart in place of those that serve: the judge of an attack.
+
+        Raises:
+            DataError: it has none.
+        """
+        cascade = replace(self.cascade, probe=self.cascade.probe.held_out())
+        return replace(self, cascade=cascade, hash=f"{self.hash}-held-out")
+
     def judge(self, scored: Scored) -> Verdict:
         """The verdict on a whole exchange: on its reply where there is one, else on its prompt."""
         return self.judged(scored).verdict
@@ -141,7 +150,7 @@ def save(
     """Write a guard folder to the side and swap it in, so that a half-written guard never stands under its name.
 
     Args:
-        tensors: file stem ("probe", "screen", and "calibration" where there is one) to named numpy arrays.
+        tensors: file stem ("probe", "screen", and "calibration" and "ensemble" where there are such) to named numpy arrays.
     """
     with _aside(folder) as aside:
         if head:
@@ -157,8 +166,8 @@ def amend(folder: Path, out: Path, record: GuardRecord, calibration: Mapping[str
         calibration: named numpy arrays.
     """
     with _aside(out) as aside:
-        heads = (HEAD,) if HEAD in record.files else ()
-        for name in ("constitution.yaml", "probe.safetensors", "screen.safetensors", *heads):
+        more = [name for name in (HEAD, MEMBERS) if name in record.files]
+        for name in ("constitution.yaml", "probe.safetensors", "screen.safetensors", *more):
             shutil.copyfile(folder / name, aside / name)
         _fill(aside, record, {"calibration": calibration}, card)
 
@@ -258,6 +267,8 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
 
 
 def _check_views(path: Path, record: GuardRecord) -> None:
+    if (record.ensemble is not None) != (MEMBERS in record.files):
+        raise GuardError(f"{path}: {MEMBERS} and what it says of an ensemble do not go together; build the guard again")
     if "prompt" not in record.views or not set(REPLY_VIEWS) & set(record.views):
         raise GuardError(f"{path}: must have the view prompt and one or both of {' and '.join(REPLY_VIEWS)}; build the guard again")
     if record.balanced and set(record.balanced.views) != set(record.views):
@@ -271,6 +282,7 @@ def _check_views(path: Path, record: GuardRecord) -> None:
 
 
 def _cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: bool) -> Cascade:
+    from charter.guard.members import read as read_members
     from charter.models.backbone import Backbone
     from charter.models.cascade import Cascade
     from charter.models.generation import Generator
@@ -290,14 +302,9 @@ def _cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: b
     mix = {view: own.mix for view, own in views.items()}
     gates = {view: _threshold(own.gate) for view, own in views.items()}
     hidden = _hidden(folder / "probe.safetensors", views, heads, inputs)
-    cascade = Cascade(
-        tuple(record.clauses),
-        backbone,
-        Probe(backbone.layers, *probe, hidden, Averaging(record.window, record.ema)),
-        Screen(*screen),
-        mix,
-        gates,
-    )
+    ensemble = read_members(folder / MEMBERS, record, inputs) if record.ensemble else {}
+    whole = Probe(backbone.layers, *probe, hidden, Averaging(record.window, record.ema), ensemble)
+    cascade = Cascade(tuple(record.clauses), backbone, whole, Screen(*screen), mix, gates)
     return _with_head(cascade, folder / HEAD, record, backbone_name) if HEAD in record.files else cascade
 
 

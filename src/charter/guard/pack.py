@@ -12,8 +12,10 @@ from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
 from charter.guard.folder import save
 from charter.guard.recalibrate import balanced, evidence, ordinary_slices
-from charter.guard.record import GateRecord, GuardRecord, HeadRecord, ViewRecord
+from charter.guard.record import EnsembleRecord, GateRecord, GuardRecord, HeadRecord, SpreadRecord, ViewRecord
+from charter.models.ensemble import Ensemble
 from charter.models.trained import Gate, OperatingPoint, Trained
+from charter.records import View
 
 
 def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord:
@@ -40,6 +42,7 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         ema=cascade.probe.averaging.ema,
         clauses=list(cascade.clauses),
         views={view: _view(point) for view, point in trained.points.items()},
+        ensemble=_ensemble(trained),
         balanced=balanced(dev, cascade.clauses, budgets, {}, ordinary_slices(constitution), trained.balanced_budget),
         n_examples=trained.n_examples,
     )
@@ -56,9 +59,32 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
     for view, hidden in cascade.probe.hidden.items():
         inner, outer = hidden.inner.astype(np.float16), hidden.outer.astype(np.float16)
         tensors["probe"] |= {f"{view}.hidden.inner": inner, f"{view}.hidden.bias": hidden.bias, f"{view}.hidden.outer": outer}
+    if cascade.probe.ensemble:
+        tensors["ensemble"] = {name: array for view, own in cascade.probe.ensemble.items() for name, array in _members(view, own).items()}
     tensors["calibration"] = kept(dev)
     save(out, record, constitution.source, tensors, card(record, constitution), trained.head)
     return record
+
+
+def _ensemble(trained: Trained) -> EnsembleRecord | None:
+    if not trained.cascade.probe.ensemble:
+        return None
+    own = next(iter(trained.cascade.probe.ensemble.values()))
+    found = {
+        view: {side: SpreadRecord(**i.as_dict()) for side, i in sides.items() if i.value is not None}
+        for view, sides in trained.disagreement.items()
+    }
+    return EnsembleRecord(serving=len(own.serving.seeds), held_out=len(own.held_out.seeds), disagreement=found)
+
+
+def _members(view: View, own: Ensemble) -> dict[str, Any]:
+    """All members of a view as arrays by name, those that serve first."""
+    both = own.serving, own.held_out
+    return {
+        f"{view}.weight": np.concatenate([part.weights for part in both]).astype(np.float16),
+        f"{view}.bias": np.concatenate([part.biases for part in both]),
+        f"{view}.seeds": np.array([seed for part in both for seed in part.seeds], np.int64),
+    }
 
 
 def _view(point: OperatingPoint) -> ViewRecord:

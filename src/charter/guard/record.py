@@ -76,6 +76,25 @@ class HeadRecord(_Strict):
     """None: it reads everything."""
 
 
+class SpreadRecord(_Strict):
+    """A mean with its 95 % interval and the number of exchanges that it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int = Field(ge=1)
+
+
+class EnsembleRecord(_Strict):
+    """Bootstrap members of the linear probe, which stand in `ensemble.safetensors`: those that serve first."""
+
+    serving: int = Field(ge=1, le=1_000)
+    held_out: int = Field(ge=0, le=1_000)
+    """Kept apart: an attack on the guard is judged by these."""
+    disagreement: dict[ViewName, dict[Literal["harmless", "restricted"], SpreadRecord]]
+    """Mean standard deviation of the serving members' probabilities, at the loudest window of each dev exchange."""
+
+
 class ViewRecord(Thresholds):
     """One view's scorers and its thresholds at the quiet operating point."""
 
@@ -125,6 +144,8 @@ class GuardRecord(_Strict):
     """Restricted clauses with a head of their own, in the order of the heads."""
     views: dict[ViewName, ViewRecord]
     """The prompt view, and one or both of those that judge a reply."""
+    ensemble: EnsembleRecord | None = None
+    """None: one linear probe."""
     balanced: PointRecord | None = None
     """The more sensitive operating point; older guards have none."""
     n_examples: dict[str, int]

@@ -24,8 +24,12 @@ class Members:
     seeds: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not len(self.seeds) == len(self.weights) == len(self.biases) > 0:
-            raise DataError("an ensemble needs at least one member, and a seed for each; train it again")
+        if not len(self.seeds) == len(self.weights) == len(self.biases):
+            raise DataError("each member of an ensemble needs weights, a bias and a seed; train it again")
+
+    def __deepcopy__(self, memo: object) -> Members:
+        """Itself: nothing changes it, and open sessions are copied."""
+        return self
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """[rows, inputs] to [K, rows, heads]."""
@@ -34,12 +38,14 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Members that score, and members that are held out to judge attacks."""
+    """Members that score, at least one, and members that are held out to judge attacks, perhaps none."""
 
     serving: Members
     held_out: Members
 
     def __post_init__(self) -> None:
+        if not self.serving.seeds:
+            raise DataError("an ensemble needs at least one member that scores; train it again")
         shared = set(self.serving.seeds) & set(self.held_out.seeds)
         if shared:
             raise DataError(f"the ensemble's member of seed {min(shared)} both serves and is held out; train it again")
@@ -48,6 +54,11 @@ class Ensemble:
 def log_mean_probability(z: NDArray[np.floating]) -> NDArray[np.float64]:
     """ln of the members' mean probability: logits [K, ...] to [...], at most 0. Finite for logits of any size."""
     return np.asarray(np.logaddexp.reduce(_log_sigmoid(z), axis=0) - np.log(len(z)))
+
+
+def mean_logit(z: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The logit of the members' mean probability: logits [K, ...] to [...]. It ranks as `log_mean_probability` does, and has no upper end."""
+    return np.asarray(log_mean_probability(z) - log_mean_probability(-np.asarray(z)), np.float32)
 
 
 def disagreement(z: NDArray[np.floating]) -> NDArray[np.float64]:

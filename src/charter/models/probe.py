@@ -10,13 +10,15 @@ hidden layer it is the paper's; what the layer adds is measured in docs/decision
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charter.errors import DataError
+from charter.models.ensemble import Ensemble, Members, mean_logit
 from charter.records import View
 
 WINDOW = 16
@@ -71,31 +73,56 @@ class Probe:
     hidden: dict[View, Hidden] = field(default_factory=dict)
     """By view; empty for a linear probe."""
     averaging: Averaging = PAPERS
+    ensemble: dict[View, Ensemble] = field(default_factory=dict)
+    """By view: linear probes that score together in place of the one; `weights` and `biases` are then the mean of theirs."""
 
     def turn(self, view: View) -> ProbeTurn:
         """The state for a new turn."""
-        return ProbeTurn(self.weights[view], self.biases[view], self.hidden.get(view), self.averaging)
+        members = self.ensemble[view].serving if view in self.ensemble else None
+        return ProbeTurn(members or _single(self.weights[view], self.biases[view]), self.hidden.get(view), self.averaging)
+
+    def held_out(self) -> Probe:
+        """The same with the members that were kept apart in place of those that serve.
+
+        Raises:
+            DataError: none were.
+        """
+        if not self.ensemble or not all(own.held_out.seeds for own in self.ensemble.values()):
+            raise DataError("the guard has no held-out members; train one with `charter train --ensemble 7 --held-out 2`")
+        apart = {view: Ensemble(own.held_out, own.serving) for view, own in self.ensemble.items()}
+        return replace(self, ensemble=apart)
 
     @property
     def flops_per_token(self) -> float:
         """2 FLOPs a weight, of one view."""
         first = next(iter(self.weights))
         hidden = self.hidden.get(first)
-        return 2.0 * (self.weights[first].size + (hidden.inner.size + hidden.outer.size if hidden else 0))
+        linear = self.ensemble[first].serving.weights if first in self.ensemble else self.weights[first]
+        return 2.0 * (linear.size + (hidden.inner.size + hidden.outer.size if hidden else 0))
 
 
 class ProbeTurn:
     """The running averages over one turn. For the linear part the average of logits is the logit of the average, and smaller."""
 
-    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], hidden: Hidden | None, averaging: Averaging) -> None:
-        self._weight, self._bias, self._hidden = weight, bias, hidden
+    def __init__(self, members: Members, hidden: Hidden | None, averaging: Averaging) -> None:
+        self._members, self._hidden = members, hidden
         self._logits, self._inputs = averaging.start(), averaging.start()
 
     def push(self, states: Tensor) -> NDArray[np.float32]:
         """Hidden states of new tokens in, [tokens, layers, width]; logits after each of them out, [tokens, heads]."""
+        z = self.members(states)
+        return z[0] if len(z) == 1 else mean_logit(z)
+
+    def members(self, states: Tensor) -> NDArray[np.float32]:
+        """The same of each member by itself: [members, tokens, heads]; of an ordinary probe there is one."""
         flat: NDArray[np.float32] = states.flatten(1).numpy()
-        z = self._logits.push(flat @ self._weight.T + self._bias)
+        raw = self._members.logits(flat)  # [members, tokens, heads]
+        z = self._logits.push(raw.transpose(1, 0, 2).reshape(len(flat), -1)).reshape(len(flat), len(raw), -1).transpose(1, 0, 2)
         return z if self._hidden is None else z + self._hidden.logits(self._inputs.push(flat))
+
+
+def _single(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Members:
+    return Members(weight[None], bias[None], (0,))
 
 
 class MovingAverage:

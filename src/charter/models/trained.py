@@ -53,5 +53,7 @@ class Trained:
     """What each view was trained and calibrated on, and the layers chosen on, as a digest."""
     balanced_budget: float | None = None
     """Of the second, more sensitive operating point; None for its default."""
+    disagreement: dict[View, dict[str, Interval]] = field(default_factory=dict)
+    """Of an ensemble's members on the dev split: view, and harmless or restricted, to the mean standard deviation of their probabilities."""
     head: Tuned | None = field(default=None, compare=False, repr=False)
     """The value head as data, where one was trained."""

@@ -133,6 +133,8 @@ def _digest(cascade: Cascade, dev: Table) -> str:
         sha.update(scorer.weights[view].tobytes() + scorer.biases[view].tobytes())
     if hidden := cascade.probe.hidden.get(view):
         sha.update(hidden.inner.tobytes() + hidden.bias.tobytes() + hidden.outer.tobytes())
+    if ensemble := cascade.probe.ensemble.get(view):
+        sha.update(ensemble.serving.weights.tobytes() + ensemble.serving.biases.tobytes())
     for exchange in dev.exchanges:
         sha.update(repr(exchange.turns).encode())
     return sha.hexdigest()[:16]

@@ -18,24 +18,25 @@ from charter.embedded import cache_folder
 from charter.errors import DataError
 from charter.models.backbone import Backbone
 from charter.models.cascade import Cascade
-from charter.models.probe import PAPERS, Averaging, Hidden, Probe
+from charter.models.probe import PAPERS, Averaging
 from charter.models.screen import Screen
 from charter.models.trained import OperatingPoint, Trained
 from charter.models.value_head import Tuned, ValueHead
 from charter.records import REPLY_VIEWS, View
-from charter.training.activations import ActivationStore, Windows
-from charter.training.hidden import UNITS, fit_hidden, joined
+from charter.statistics import Interval
+from charter.training.activations import ActivationStore
+from charter.training.heads import Fit, ViewHeads, fit_heads, heads_of, probe_of, rounded
+from charter.training.hidden import UNITS
 from charter.training.operating_point import operating_point
-from charter.training.probe import fit_probe
-from charter.training.recipe import Loss, Recipe
+from charter.training.recipe import Loss
 from charter.training.screen import fit_screen
 from charter.training.search import choose
+from charter.training.spread import spread
 from charter.training.table import VIEWS, Table, tables, training_rows
 from charter.training.value_head import Options as HeadOptions
 from charter.training.value_head import fit_value_head
 
 Heads = tuple[NDArray[np.float32], NDArray[np.float32]]
-ProbeHeads = tuple[NDArray[np.float32], NDArray[np.float32], Hidden | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,10 @@ class Options:
     """Of the hidden layer; the other fits are convex and draw nothing."""
     loss: Loss = "softmax"
     """Of the linear probe (`training.recipe`); the default is the paper's."""
+    ensemble: int = 0
+    """Bootstrap members of the linear probe, in place of the one; 0 for none."""
+    held_out: int = 0
+    """How many of them do not serve: an attack on the guard is judged by those."""
     cache: Path | None = None
     """Where activations are kept between runs; None for the user's cache."""
     balanced_budget: float | None = None
@@ -98,6 +103,7 @@ def train(
         MissingExtra: what trains a value head is not installed.
     """
     views = check_views(options.views)
+    check_members(options.ensemble, options.held_out)
     data_tables = tables(training_rows(data), constitution, views)
     chosen_on = data_tables["prompt", "train"]
     layers = chosen_on.digest(chosen_on.base)
@@ -110,13 +116,13 @@ def train(
         for view in views
         if view not in kept
     }
-    backbone, probes = _probes(data_tables, options, progress, kept)
+    backbone, probes, apart = _probes(data_tables, options, progress, kept)
     if before:
         screens |= {view: (before.cascade.screen.weights[view], before.cascade.screen.biases[view]) for view in kept}
-        old = before.cascade.probe
-        probes |= {view: (old.weights[view], old.biases[view], old.hidden.get(view)) for view in kept}
+        apart |= {view: own for view, own in before.disagreement.items() if view in kept}
+        probes |= {view: heads_of(before.cascade.probe, view) for view in kept}
     clauses = data_tables["prompt", "train"].clauses
-    cascade = Cascade(clauses, backbone, _probe(backbone, probes, options.averaging), _screen(screens), dict.fromkeys(views, 0.5))
+    cascade = Cascade(clauses, backbone, probe_of(backbone.layers, probes, options.averaging), _screen(screens), dict.fromkeys(views, 0.5))
     head = before.head if before and kept else _fit_head(data_tables, options, progress)
     if head:
         cascade = cascade.with_head(ValueHead(head, options.backbone), dict.fromkeys(views, 0.5), cascade.escalate)
@@ -130,7 +136,7 @@ def train(
         for view in views
     }
     counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()}
-    return Trained(_served(cascade, points), points, *budgets, options.seed, counts, rows, options.balanced_budget, head)
+    return Trained(_served(cascade, points), points, *budgets, options.seed, counts, rows, options.balanced_budget, apart, head)
 
 
 def check_views(asked: Sequence[str]) -> tuple[View, ...]:
@@ -145,6 +151,18 @@ def check_views(asked: Sequence[str]) -> tuple[View, ...]:
             f"a guard needs the view prompt and one or both of {' and '.join(REPLY_VIEWS)}, each once, not {','.join(asked) or 'none'}"
         )
     return views
+
+
+def check_members(ensemble: int, held_out: int) -> None:
+    """Refuse an ensemble that can't be one.
+
+    Raises:
+        DataError: one member, or none left to serve.
+    """
+    if (ensemble and ensemble < 2) or (ensemble <= held_out and held_out):
+        raise DataError(
+            f"an ensemble of {ensemble} with {held_out} held out can't serve; take at least two members, and hold out fewer than all"
+        )
 
 
 def _served(cascade: Cascade, points: Mapping[View, OperatingPoint]) -> Cascade:
@@ -169,8 +187,11 @@ def _fit_head(data: Mapping[tuple[View, str], Table], options: Options, progress
 
 def _probes(
     data: dict[tuple[View, str], Table], options: Options, progress: Progress, kept: frozenset[View]
-) -> tuple[Backbone, dict[View, ProbeHeads]]:
-    """Choose layers and penalty by the prompt view's overall head, then fit all heads of the views that are not kept."""
+) -> tuple[Backbone, dict[View, ViewHeads], dict[View, dict[str, Interval]]]:
+    """Choose layers and penalty by the prompt view's overall head, then fit all heads of the views that are not kept.
+
+    Returns also how far the members of an ensemble disagree on the dev split.
+    """
     blocks = Backbone(options.backbone).layers
     wide = Backbone(options.backbone, options.layers or blocks[: max(1, round(len(blocks) * options.depth))])
     store = ActivationStore(options.cache or cache_folder() / "activations", wide, options.averaging.window)
@@ -187,51 +208,17 @@ def _probes(
     windows = {view: store.windows(table.exchanges, view, step) for view, table in training.items()}
     picked = choose(windows["prompt"], training["prompt"], wide.layers, progress, fixed=options.layers is not None)
     columns = np.concatenate([np.arange(wide.width) + wide.layers.index(layer) * wide.width for layer in picked.layers])
-    fitted = {
-        view: _fitted(view, windows[view], table.labels, columns, picked.strength, options, progress)
-        for view, table in training.items()
-        if view not in kept
-    }
-    return Backbone(options.backbone, picked.layers), fitted
-
-
-def _fitted(
-    view: View,
-    windows: Windows,
-    labels: NDArray[np.float32],
-    columns: NDArray[np.int64],
-    strength: float,
-    options: Options,
-    progress: Progress,
-) -> ProbeHeads:
-    steps = iter(range(1, 1_000))
-    linear = fit_probe(
-        windows,
-        labels,
-        strength,
-        columns=columns,
-        recipe=Recipe(options.loss),
-        progress=lambda _: progress(f"probe, {view} view", next(steps), 60),
-    )
-    if not options.units:
-        return _rounded(linear[0]), linear[1], None
-    hidden = fit_hidden(
-        windows, labels, columns, options.seed, options.units, lambda done, total: progress(f"hidden layer, {view} view", done, total)
-    )
-    weights, biases, layer = joined(linear, hidden)
-    return _rounded(weights), biases, layer
-
-
-def _probe(backbone: Backbone, heads: dict[View, ProbeHeads], averaging: Averaging) -> Probe:
-    hidden = {view: layer for view, (_, _, layer) in heads.items() if layer is not None}
-    weights, biases = ({view: own[part] for view, own in heads.items()} for part in range(2))
-    return Probe(backbone.layers, weights, biases, hidden, averaging)
-
-
-def _rounded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As they will be stored, so that calibration sees what serving will."""
-    return weights.astype(np.float16).astype(np.float32)
+    members = options.ensemble - options.held_out, options.held_out
+    fit = Fit(columns, picked.strength, options.loss, options.units, options.seed, *members)
+    fitted = {view: fit_heads(windows[view], table, fit, progress) for view, table in training.items() if view not in kept}
+    apart = {}
+    if options.ensemble:
+        probe = probe_of(picked.layers, fitted, options.averaging)
+        for view in fitted:
+            dev = data[view, "dev"]
+            apart[view] = spread(store.windows(dev.exchanges, view), dev.labels, probe, view, columns, options.seed)
+    return Backbone(options.backbone, picked.layers), fitted, apart
 
 
 def _screen(heads: dict[View, Heads]) -> Screen:
-    return Screen({view: _rounded(w) for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()})
+    return Screen({view: rounded(w) for view, (w, _) in heads.items()}, {view: b for view, (_, b) in heads.items()})
