@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -13,6 +14,7 @@ from spelled import Spelled
 from tests.gateway.conftest import Gateway, Oracle, Scripted, serving
 
 from charter.gateway.app import create_app
+from charter.gateway.keys import Key, hashed, new_key, write_keys
 from charter.gateway.playground import TYPES, is_loopback
 from charter.gateway.settings import Settings
 
@@ -91,6 +93,13 @@ def test_events_tell_each_verdict_once_and_never_what_was_said(http: httpx2.Clie
         ("prompt", "passed", "allow", None), ("prompt", "flagged", "block", "storms"), ("prompt", "flagged", "block", "floods"),
     ]  # fmt: skip
     assert len({f["id"] for f in found}) == 3
+
+
+def test_keys_are_asked_for_what_the_page_asks_and_not_for_the_page(upstream: Scripted, tmp_path: Path) -> None:
+    write_keys(tmp_path / "keys.json", [Key(name="me", sha256=hashed(new_key()))])
+    with serving(create_app(Spelled(), Settings(upstream.url, playground=True, keys=tmp_path / "keys.json"))) as url:
+        paths = ("/", "/page/main.js", "/playground/about", "/playground/events", "/playground/nothing")
+        assert [httpx2.get(url + path, trust_env=False).status_code for path in paths] == [200, 200, 401, 401, 401]
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ export class Chat {
     this.drawing.delete(exchange);
     exchange.draw(this.thresholds);
     this.sum();
-    if (follows && this.running) scrollTo(0, document.documentElement.scrollHeight);
+    if (follows) scrollTo(0, document.documentElement.scrollHeight);
   }
 
   reset() {

@@ -41,12 +41,12 @@ export class Exchange {
     const changed = own && (thresholds.prompt !== own.prompt || thresholds.reply !== own.reply);
     const { prompt, reply } = this;
     const mark = would?.prompt === "refused" && changed ? would.at - prompt.start : null;
-    this.said.replaceChildren(...tokens(prompt.text, prompt.tokens?.slice(prompt.start) ?? [], own && thresholds.prompt, mark, "refused here"));
+    this.said.replaceChildren(...tokens(prompt.text, prompt.tokens?.slice(prompt.start) ?? [], own && thresholds.prompt, mark, "would be refused here"));
     this.asked.replaceChildren(...judgement("prompt", prompt, this.about));
     this.thoughts.hidden = !reply.thoughts;
     this.thoughts.textContent = reply.thoughts;
     const end = changed && would.prompt === "refused" ? 0 : changed && would.reply === "halted" ? would.position : null;
-    this.answer.replaceChildren(...tokens(reply.text, reply.tokens, own && thresholds.reply, end, "ended here"), ...this.#end());
+    this.answer.replaceChildren(...tokens(reply.text, reply.tokens, own && thresholds.reply, end, "would end here"), ...this.#end());
     const position = own && would.reply === "halted" ? would.position : null;
     this.picture.replaceChildren(...(own && reply.tokens.length ? [strip(reply.tokens, thresholds.reply, position)] : []));
     this.judged.replaceChildren(...judgement("reply", reply, this.about));
@@ -93,7 +93,8 @@ function tokens(text, scored, threshold, end, mark) {
     if (chars === 0) return;
     const said = characters.slice(place, place + chars).join("");
     place += chars;
-    out.push(token(said, carried, threshold, number, end !== null && number >= end));
+    const gap = said.trim() ? said.length - said.trimStart().length : 0; // the space before a word is not tinted
+    out.push(said.slice(0, gap), token(said.slice(gap), carried, threshold, number, end !== null && number >= end));
     carried = 0;
   });
   if (end === 0 && !scored.length && text) out.push(el("span", { class: "would" }, mark));
@@ -124,10 +125,10 @@ function judgement(of, { verdict, action, tokens: scored }, about) {
   return [
     el("dl", { class: "pair" },
       el("div", {}, el("dt", {}, "Verdict"), el("dd", { class: verdict.flagged ? "flagged" : "passed" }, found)),
+      el("div", {}, el("dt", {}, "Action"), el("dd", {}, action === "block" ? (of === "prompt" ? "refused" : "halted") : verdict.flagged ? "let pass (shadow)" : "let pass")),
       title ? el("div", {}, el("dt", {}, "Clause"), el("dd", { title: verdict.clause }, title)) : null,
-      el("div", {}, el("dt", {}, "Highest score"), el("dd", { class: "mono" }, shown(verdict.score))),
-      scored?.length ? el("div", {}, el("dt", {}, "Tokens"), el("dd", { class: "mono" }, String(scored.length))) : null,
-      el("div", {}, el("dt", {}, "Action"), el("dd", {}, action === "block" ? (of === "prompt" ? "refused" : "halted") : verdict.flagged ? "let pass (shadow)" : "let pass"))),
+      el("div", {}, el("dt", {}, "Highest score"), el("dd", {}, shown(verdict.score))),
+      of === "reply" && scored.length ? el("div", {}, el("dt", {}, "Tokens"), el("dd", {}, String(scored.length))) : null),
   ];
 }
 

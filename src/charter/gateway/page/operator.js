@@ -120,14 +120,14 @@ function rate(name, k, n) {
   const bar = el("div", { class: "gauge", "aria-hidden": "true" }, el("div", {}));
   bar.firstChild.style.setProperty("inline-size", `${n ? (100 * k) / n : 0}%`);
   return el("tr", {},
-    el("th", { scope: "row" }, name), el("td", { class: "num mono" }, String(k)),
-    el("td", { class: "num mono" }, n ? percent(k / n) : "no data"),
-    el("td", { class: "num mono" }, interval ? `${percent(interval[0])} to ${percent(interval[1])}` : "no data"),
+    el("th", { scope: "row" }, name), el("td", { class: "num" }, String(k)),
+    el("td", { class: "num" }, n ? percent(k / n) : "no data"),
+    el("td", { class: "num" }, interval ? `${percent(interval[0])} to ${percent(interval[1])}` : "no data"),
     el("td", { class: "barred" }, bar));
 }
 
 function row(f, clauses) {
-  const number = (text) => el("td", { class: "num mono" }, text);
+  const number = (text) => el("td", { class: "num" }, text);
   return el("tr", { class: f.verdict === "flagged" ? "over" : false },
     el("td", { class: "mono" }, el("time", { datetime: f.time }, f.time.slice(11, 19))), el("td", {}, f.stage),
     el("td", { class: f.verdict, title: f.error }, f.verdict), el("td", {}, f.action),
@@ -136,7 +136,7 @@ function row(f, clauses) {
 }
 
 function figure(name, value, alarming = false) {
-  return el("div", { class: alarming ? "alarming" : false }, el("dt", {}, name), el("dd", { class: "mono" }, typeof value === "number" ? value.toLocaleString("en") : String(value)));
+  return el("div", { class: alarming ? "alarming" : false }, el("dt", {}, name), el("dd", {}, typeof value === "number" ? value.toLocaleString("en") : String(value)));
 }
 
 /** Leaves of an object with the names that lead to them. */
