@@ -55,6 +55,7 @@ def measure(
         "stages": stages(guard, results),
         "point": guard.point,
         "left_out": results.left_out,
+        "windowed": results.windowed(guard.cascade.backbone.context),
         "command": command,
     }
     write(out / "evaluation.json", evaluation)
