@@ -19,7 +19,7 @@ from charter.errors import BackboneError, DataError, GuardError
 from charter.evaluation.datasets import Item, Set
 from charter.evaluation.metrics import of_set
 from charter.evaluation.run import evaluate
-from charter.evaluation.streaming import streaming
+from charter.evaluation.streaming import Drawn, streaming
 from charter.guard.folder import Guard, load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
@@ -159,7 +159,7 @@ def test_its_figures_stand_beside_the_verdicts(guard: Guard, tmp_path: Path) -> 
     figures = of_set(results["talk"], 0)
     assert set(figures.get("views", {})) == (set(guard.cascade.reply_views) if len(guard.cascade.reply_views) > 1 else set())
     assert figures["auroc"]["value"] > 0.9
-    found = streaming(guard, [item.exchange for item in items[:4]], 0)
+    found = streaming(guard, Drawn(tuple(item.exchange for item in items[:4]), 0, 4, 0), 0)
     assert (found["released_unscored_chars"], found["released_after_verdict_chars"]) == (0, 0)
 
 

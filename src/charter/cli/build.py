@@ -25,6 +25,7 @@ def command(
     held_out: families.HeldOut = None,
     augment: families.Augment = None,
     exclude: synthesize.Exclude = None,
+    audited: synthesize.Audited = None,
     concurrency: engine.Concurrency = engine.CONCURRENCY,
     engine_: engine.EngineName = engine.Place.local,
     budget: train.Budget = 0.01,
@@ -46,7 +47,9 @@ def command(
     options = train.options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head)
     folder = data or out.parent / f"{out.name}-data"
     more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool}
-    synthesize.run(file, folder, teacher, teacher_model, per_clause, max_cost, price, seed, False, more, exclude or (), engine_)
+    synthesize.run(
+        file, folder, teacher, teacher_model, per_clause, max_cost, price, seed, False, more, exclude or (), engine_, audited or ()
+    )
     if rounds:
         redteam.run(folder, out, rounds, options)
     else:

@@ -36,6 +36,12 @@ def command(
         int, typer.Option(min=1, help="Guard sessions open at once, and calls of LiteLLM's that are remembered.")
     ] = 128,
     max_body: Annotated[int, typer.Option(min=1_024, help="Largest request in bytes; larger ones get 413.")] = 1_048_576,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of the keys that clients must send (`charter keys`); anybody may ask if left out.")
+    ] = None,
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections at once; more of them get 503.")] = 2_048,
+    tls_cert: Annotated[Path | None, typer.Option(help="Serve HTTPS: certificate and its chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, without a passphrase.")] = None,
     point: Point = "quiet",
     probe: Annotated[
         Literal["own", "upstream"],
@@ -47,17 +53,24 @@ def command(
     audit_spool: Annotated[
         Path | None, typer.Option(help="Folder for verdicts until the database has them; beside the SQLite file if left out.")
     ] = None,
+    playground: Annotated[
+        bool | None,
+        typer.Option(help="A page at / to chat and to watch verdicts; on by default where --host is this machine's own address."),
+    ] = None,
     otel: Annotated[bool, typer.Option("--otel", help="Send OpenTelemetry spans; OTEL_EXPORTER_OTLP_ENDPOINT says where.")] = False,
 ) -> None:
     """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
     from charter.errors import UpstreamError
     from charter.gateway.audit.log import open_log
+    from charter.gateway.playground import is_loopback
     from charter.gateway.serve import run
     from charter.gateway.settings import Settings
     from charter.gateway.spans import open_spans
+    from charter.gateway.tls import tls_files
 
     if probe == "upstream" and upstream != "embedded":
         raise UpstreamError("--probe upstream reads a model that runs in this process; give --upstream embedded, or leave --probe out")
+    tls = tls_files(tls_cert, tls_key)
     loaded: GuardLike
     if probe == "upstream":
         from charter.guard.in_process import load_in_process
@@ -75,7 +88,9 @@ def command(
         key = os.environ.get("CHARTER_UPSTREAM_KEY")
         settings = Settings(
             upstream, upstream_key=key, mode=mode, on_error=on_error, on_block=on_block, refusal=refusal,
-            max_sessions=max_sessions, max_body_bytes=max_body, log_content=log_content and audit != "none",
+            max_sessions=max_sessions, max_body_bytes=max_body, max_connections=max_connections, keys=keys,
+            log_content=log_content and audit != "none",
+            playground=is_loopback(host) if playground is None else playground,
         )  # fmt: skip
         log = None if audit == "none" else partial(open_log, audit, retain_days, audit_spool)
-        run(loaded, settings, host, port, log, open_spans if otel else None)
+        run(loaded, settings, host, port, log, open_spans if otel else None, tls)

@@ -35,6 +35,10 @@ Exclude = Annotated[
     list[Path] | None,
     typer.Option(help="Folder of *.jsonl(.gz), such as benchmarks, whose texts must never be trained on. Can be repeated."),
 ]
+Audited = Annotated[
+    list[Path] | None,
+    typer.Option(help="JSONL that `charter audit --export` wrote: what people decided there becomes training data. Can be repeated."),
+]
 Price = Annotated[tuple[float, float], typer.Option(help="Price of a million tokens read and written by the teacher.")]
 
 FLAGS = {
@@ -57,6 +61,7 @@ def command(
     held_out: families.HeldOut = None,
     augment: families.Augment = None,
     exclude: Exclude = None,
+    audited: Audited = None,
     concurrency: engine.Concurrency = engine.CONCURRENCY,
     engine_: engine.EngineName = engine.Place.local,
     seed: Seed = 0,
@@ -64,13 +69,13 @@ def command(
 ) -> None:
     """Write labelled examples for every clause. Resumable: every answer of the teacher is cached."""
     more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool}
-    run(file, out, teacher, teacher_model, per_clause, max_cost, price, seed, as_json, more, exclude or (), engine_)
+    run(file, out, teacher, teacher_model, per_clause, max_cost, price, seed, as_json, more, exclude or (), engine_, audited or ())
 
 
 def run(
     file: str, out: Path, teacher: str | None, model: str | None, per_clause: int | None, max_cost: float | None,
     price: tuple[float, float], seed: int, as_json: bool = False, more: Mapping[str, Any] | None = None, exclude: Sequence[Path] = (),
-    place: engine.Place = engine.Place.local,
+    place: engine.Place = engine.Place.local, audited: Sequence[Path] = (),
 ) -> None:  # fmt: skip
     """Synthesize, and say what came of each stage. `more` are further options of synthesis by name; `exclude` names folders."""
     import os
@@ -101,7 +106,7 @@ def run(
         async def work() -> tuple[Manifest, Usage]:
             async with opening(budget=options.budget(), limit=options.limit) as writer:
                 _tell(plan(constitution, writer, options))
-                manifest = await synthesize(constitution, writer, options, out, step, workers, excluded)
+                manifest = await synthesize(constitution, writer, options, out, step, workers, excluded, audited)
                 return manifest, (workers or writer).usage
 
         manifest, usage = anyio.run(work)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from typing import Any
 
+from anyio import create_task_group, sleep
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -14,20 +16,25 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from charter.errors import UpstreamError
+from charter.gateway.access import Keyed
 from charter.gateway.audit.log import AuditLog
 from charter.gateway.check import check, nemo
 from charter.gateway.choices import Chat, Completions
 from charter.gateway.counters import Counters
 from charter.gateway.errors import HTTPProblem, answer_crash, answer_problem, answer_unknown
+from charter.gateway.feed import Feed
 from charter.gateway.generate import route, unless_gone
 from charter.gateway.in_process import open_upstream
 from charter.gateway.kept import Kept
+from charter.gateway.keys import KeyRing
 from charter.gateway.litellm import Call, guardrail
 from charter.gateway.messages import Messages
 from charter.gateway.metrics import Metrics
 from charter.gateway.moderations import moderate
 from charter.gateway.observed import Observed, metrics
 from charter.gateway.observer import Observer
+from charter.gateway.openapi import openapi
+from charter.gateway.playground import playground
 from charter.gateway.responses import Responses
 from charter.gateway.scoring import Scorer
 from charter.gateway.sessions import GuardedReply, close, feed, open_session
@@ -48,11 +55,18 @@ def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = No
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.upstream = open_upstream(settings)
         counters = Counters()
-        observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans)
+        feed = Feed() if settings.playground else None
+        observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans, feed)
         app.state.scorer = Scorer(guard, settings, counters, observer)
-        app.state.sessions = Kept[GuardedReply](settings.max_sessions, settings.session_idle_s)
-        app.state.calls = Kept[Call](settings.max_sessions, settings.session_idle_s)
-        yield
+        app.state.sessions = Kept[GuardedReply](settings.max_sessions, settings.session_idle_s, left=_abandon)
+        app.state.calls = Kept[Call](settings.max_sessions, settings.session_idle_s, left=_abandon)
+        kept = (app.state.sessions, app.state.calls)
+        async with create_task_group() as group:
+            group.start_soon(_expiring, kept, settings.session_idle_s / 4)
+            yield
+            group.cancel_scope.cancel()
+        for things in kept:
+            things.clear()
         await app.state.upstream.aclose()
         await observer.close()
 
@@ -69,9 +83,25 @@ def create_app(guard: GuardLike, settings: Settings, audit: AuditLog | None = No
         Route("/readyz", readyz, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
+        Route("/openapi.json", openapi, methods=["GET"]),
+        *(playground() if settings.playground else []),
     ]
     handlers = {HTTPProblem: answer_problem, HTTPException: answer_unknown, ClientDisconnect: _gone, Exception: answer_crash}
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers, middleware=[Middleware(Observed)])
+    layers = [Middleware(Observed), *([Middleware(Keyed, ring=KeyRing(settings.keys))] if settings.keys else [])]
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers, middleware=layers)
+
+
+def _abandon(left: GuardedReply | Call) -> None:
+    """A reply that nobody goes on with is found as far as it came."""
+    left.conversation.trail.abandon()
+
+
+async def _expiring(kept: Sequence[Kept[Any]], every_s: float) -> None:
+    """Let go of what nobody asks for, though nobody else asks either."""
+    while True:
+        await sleep(every_s)
+        for things in kept:
+            things.expire()
 
 
 async def models(request: Request) -> Response:

@@ -15,6 +15,10 @@ from starlette.requests import Request
 from charter.gateway.errors import HTTPProblem, bad_request
 from charter.gateway.settings import Settings
 
+MAX_BODY = "charter.max_body"
+"""Where the scope of a request keeps the largest body that its key may send."""
+MAX_DEPTH = 64
+"""Levels of JSON. Tools' schemas take a dozen; code that walks a request calls itself once a level."""
 DRAIN_BYTES = 16_777_216
 """The most that is read and thrown away of a request that is too large, so that its sender gets to read the answer."""
 
@@ -29,10 +33,10 @@ async def read_object(request: Request, settings: Settings) -> dict[str, Any]:
         raise HTTPProblem(415, "the request is compressed; send plain JSON, without Content-Encoding")
     try:
         with anyio.fail_after(settings.timeout_s):
-            data = await _bounded(request, settings.max_body_bytes)
+            data = await _bounded(request, min(settings.max_body_bytes, request.scope.get(MAX_BODY) or settings.max_body_bytes))
     except TimeoutError as error:
         raise HTTPProblem(408, f"the request did not arrive within {settings.timeout_s:g} s; send it again") from error
-    return parse(data)
+    return _counted(parse(data), settings.max_items)
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -52,6 +56,8 @@ def parse(data: bytes) -> dict[str, Any]:
         raise bad_request(f"the request is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except ValueError as error:
         raise bad_request(f"the request is not JSON: {error}") from error
+    if _deeper(value, MAX_DEPTH):
+        raise bad_request(f"the request's JSON is nested deeper than {MAX_DEPTH} levels; send a chat as OpenAI's API describes it")
     if not isinstance(value, dict):
         raise bad_request(f"the request must be a JSON object, not {type(value).__name__}")
     if len({key.casefold() for key in value}) < len(value):  # some upstreams take keys whatever their case
@@ -81,6 +87,28 @@ async def _bounded(request: Request, limit: int) -> bytes:
     if size > limit:
         raise HTTPProblem(413, f"the request is larger than {limit:,} bytes; send a shorter conversation")
     return bytes(body)
+
+
+def _counted(value: dict[str, Any], most: int) -> dict[str, Any]:
+    """The request, none of whose lists of turns, texts or tools is too long.
+
+    Raises:
+        HTTPProblem: 400.
+    """
+    for name, items in value.items():
+        if isinstance(items, list) and len(items) > most:
+            raise bad_request(f"`{name[:64]}` has {len(items):,} items; send at most {most:,}")
+    return value
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether JSON is nested deeper than so many levels. Goes level by level, without calling itself."""
+    level = [value]
+    for _ in range(most):
+        level = [inner for v in level if isinstance(v, (dict, list)) for inner in (v.values() if isinstance(v, dict) else v)]
+        if not level:
+            return False
+    return any(isinstance(v, (dict, list)) for v in level)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

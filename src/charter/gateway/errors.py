@@ -8,6 +8,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+ANTHROPIC = {"upstream_error": "api_error", "scoring_error": "api_error", "server_error": "api_error"}
+"""Anthropic's word for a kind of error, where it is another."""
+
 
 class HTTPProblem(Exception):
     """A request that gets an error for its answer."""
@@ -28,7 +31,7 @@ class HTTPProblem(Exception):
     @property
     def anthropic_body(self) -> dict[str, Any]:
         """The same in Anthropic's."""
-        kind = {"upstream_error": "api_error", "scoring_error": "api_error", "server_error": "api_error"}.get(self.kind, self.kind)
+        kind = {404: "not_found_error", 413: "request_too_large"}.get(self.status, ANTHROPIC.get(self.kind, self.kind))
         return {"type": "error", "error": {"type": kind, "message": self.sentence, "code": self.code}, **self._note}
 
 
@@ -50,17 +53,22 @@ def scoring_problem(sentence: str) -> HTTPProblem:
 async def answer_problem(request: Request, error: Exception) -> Response:
     """Starlette's handler of HTTPProblem."""
     assert isinstance(error, HTTPProblem)
-    body = error.anthropic_body if request.url.path == "/v1/messages" else error.body
-    return JSONResponse(body, error.status, headers=error.headers)
+    return problem_response(request.url.path, error)
+
+
+def problem_response(path: str, problem: HTTPProblem) -> Response:
+    """An error in the shape of the surface that was asked."""
+    body = problem.anthropic_body if path == "/v1/messages" else problem.body
+    return JSONResponse(body, problem.status, headers=problem.headers)
 
 
 async def answer_unknown(request: Request, error: Exception) -> Response:
     """Starlette's handler of unknown paths and methods."""
     status = getattr(error, "status_code", 404)
     sentence = f"{request.method} {request.url.path} is not served here; docs/serving.md lists what is, such as POST /v1/chat/completions"
-    return JSONResponse(HTTPProblem(status, sentence).body, status, headers=getattr(error, "headers", None))
+    return problem_response(request.url.path, HTTPProblem(status, sentence, headers=getattr(error, "headers", None)))
 
 
-async def answer_crash(_request: Request, _error: Exception) -> Response:
+async def answer_crash(request: Request, _error: Exception) -> Response:
     """Starlette's handler of what nobody foresaw. Says nothing of the cause, which may hold content."""
-    return JSONResponse(HTTPProblem(500, "the gateway failed; its log says why", "server_error").body, 500)
+    return problem_response(request.url.path, HTTPProblem(500, "the gateway failed; its log says why", "server_error"))

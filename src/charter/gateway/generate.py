@@ -18,6 +18,7 @@ from charter.gateway.blocks import block_of, block_problem, said
 from charter.gateway.body import dump, read_object
 from charter.gateway.channels import Path
 from charter.gateway.errors import bad_request, scoring_problem, upstream_problem
+from charter.gateway.scores import notes_for
 from charter.gateway.scoring import UNSCORED, Conversation, Scorer, ScoringFailed
 from charter.gateway.streaming import EventStream, GuardedStream
 from charter.gateway.surface import JSON, Surface, Unreadable
@@ -47,9 +48,10 @@ async def generate(surface: Surface, request: Request) -> Response:
     n_choices = surface.n_choices(body)
     verdict = await checked_prompt(request, conversation)
     action = decide(verdict, scorer.settings.mode)
+    notes = notes_for(surface, request, conversation)
     if action == "block":
         scorer.counters.blocked_prompts += 1
-        return blocked(surface, conversation, body, n_choices)
+        return blocked(surface, conversation, body, n_choices, await notes.prompt() if notes else b"")
     async with AsyncExitStack() as stack:
         asked = dump(body).encode()
         call = upstream.send("POST", surface.path, request.headers.items(), asked, surface.key_header, conversation.session)
@@ -57,7 +59,7 @@ async def generate(surface: Surface, request: Request) -> Response:
         if response.is_success and response.headers.get("content-type", "").startswith("text/event-stream"):
             headers = reply_headers(response) | said(verdict, action)
             events = GuardedStream(conversation, surface.stream(), n_choices).events(response)
-            return EventStream(events, stack.pop_all(), headers)
+            return EventStream(notes.among(events) if notes else events, stack.pop_all(), headers)
         reply = await unless_gone(request, lambda: upstream.read(response))
     if not response.is_success:
         return Response(reply, response.status_code, reply_headers(response))
@@ -121,8 +123,8 @@ async def _guarded(surface: Surface, conversation: Conversation, part: JSON, pla
     return surface.replaced(part, passed), UNSCORED
 
 
-def blocked(surface: Surface, conversation: Conversation, body: JSON, n_choices: int) -> Response:
-    """The answer to a restricted prompt.
+def blocked(surface: Surface, conversation: Conversation, body: JSON, n_choices: int, note: bytes = b"") -> Response:
+    """The answer to a restricted prompt. `note`: a frame before the others, where it is streamed.
 
     Raises:
         HTTPProblem: 400 where blocks are errors.
@@ -135,7 +137,7 @@ def blocked(surface: Surface, conversation: Conversation, body: JSON, n_choices:
         return JSONResponse(surface.blocked(body, block, n_choices), headers=headers)
     stream = surface.stream()
     frames = [stream.frame(stream.sent(event)) for event in surface.blocked_stream(body, block, n_choices)]
-    return Response(b"".join([*frames, stream.last]), headers=headers, media_type="text/event-stream")
+    return Response(b"".join([note, *frames, stream.last]), headers=headers, media_type="text/event-stream")
 
 
 async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:

@@ -15,6 +15,7 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from charter.gateway.access import CLIENT
 from charter.gateway.body import read_object
 from charter.gateway.choices import turns_of
 from charter.gateway.errors import bad_request, scoring_problem
@@ -43,7 +44,7 @@ async def guardrail(request: Request) -> Response:
     texts, calls = _strings(body), body.get("tool_calls") or []
     if body.get("input_type") not in ("request", "response") or not isinstance(calls, list):
         raise bad_request("`input_type` must be request or response, and `tool_calls` a list")
-    identity = body.get("litellm_call_id")
+    identity = _identity(request, body)
     kept: Kept[Call] = request.app.state.calls
     if body["input_type"] == "request":
         call = Call(Conversation(scorer, _turns(body, texts)))
@@ -51,14 +52,14 @@ async def guardrail(request: Request) -> Response:
         if decide(verdict, scorer.settings.mode) == "block":
             scorer.counters.blocked_prompts += 1
             return _blocked(verdict, "prompt")
-        if isinstance(identity, str):
+        if identity is not None:
             kept.put(identity, call)
         return _passed([0] * len(texts))
-    found = kept.get(identity) if isinstance(identity, str) else None
+    found = kept.get(identity) if identity is not None else None
     call = found or Call(Conversation(scorer, _turns(body, [])))
     if found is None:
         await checked_prompt(request, call.conversation)
-        if isinstance(identity, str):
+        if identity is not None:
             kept.put(identity, call)
     return await _reply(call, texts, [json.dumps(c, ensure_ascii=False) for c in map(_said, calls)])
 
@@ -92,7 +93,16 @@ async def _grown(call: Call, key: Key, text: str) -> tuple[Channel, Verdict]:
     new = text[len(channel.text) :]
     if new:
         await channel.push(new)
-    return channel, await channel.glance() if text else UNSCORED
+    verdict = await channel.glance() if text else UNSCORED
+    if verdict.flagged and not channel.flagged:
+        await channel.flush()  # the open word decided, and nothing follows it: the channel itself has to say so in the log
+    return channel, verdict
+
+
+def _identity(request: Request, body: dict[str, Any]) -> str | None:
+    """What a call is remembered by: its id, which the client chose, so that no other client can go on with it by naming the same."""
+    identity = body.get("litellm_call_id")
+    return f"{request.scope.get(CLIENT, '')} {identity}" if isinstance(identity, str) else None
 
 
 def _turns(body: dict[str, Any], texts: list[str]) -> tuple[Turn, ...]:

@@ -27,6 +27,8 @@ class JsonLines(logging.Formatter):
 def config(level: str = "INFO") -> dict[str, Any]:
     """For `logging.config.dictConfig`, and for uvicorn, which applies it when it starts."""
     loggers = {name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in ("uvicorn", "charter")}
+    for client in ("httpx2", "httpcore2"):  # they log URLs and headers below this
+        loggers[client] = {"handlers": ["stderr"], "level": "WARNING", "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,

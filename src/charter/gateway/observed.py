@@ -13,12 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from charter.gateway.access import CLIENT
 from charter.gateway.metrics import Metrics
 from charter.gateway.observer import Observer
+from charter.gateway.playground import PATHS
 from charter.gateway.trail import ASKED, Asked
 
-QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked by machines every few seconds, and never guarded."""
+QUIET = frozenset({"/", "/healthz", "/readyz", "/metrics"})
+"""Never guarded, and asked by machines every few seconds; so are the playground's paths."""
 log = logging.getLogger("charter.requests")
 
 
@@ -29,7 +31,7 @@ class Observed:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in QUIET:
+        if scope["type"] != "http" or scope["path"] in QUIET or scope["path"].startswith(PATHS):
             await self._app(scope, receive, send)
             return
         observer: Observer = scope["app"].state.scorer.observer
@@ -81,7 +83,7 @@ def _ended(observer: Observer, asked: Asked, scope: Scope, told: dict[str, Any])
         for f in asked.findings
     ]  # fmt: skip
     line = {
-        "request": asked.id, "method": scope["method"], "path": scope["path"][:200], "status": told.get("status"),
+        "request": asked.id, "method": scope["method"], "path": scope["path"][:200], "status": told.get("status"), "client": scope.get(CLIENT),
         "streamed": asked.streams, "ms": round((perf_counter() - asked.start) * 1e3, 3), "verdicts": verdicts,
     }  # fmt: skip
     log.info("request", extra={"fields": line})

@@ -1,4 +1,4 @@
-"""Who hears of a finding: the audit log, the metrics, and the spans where they are asked for."""
+"""Who hears of a finding: the audit log, the metrics, and the spans and the playground where they are asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from charter.gateway.settings import Settings
 from charter.guard.holdback import GuardLike
 
 if TYPE_CHECKING:
+    from charter.gateway.feed import Feed
     from charter.gateway.metrics import Metrics
     from charter.gateway.spans import Spans
 
@@ -25,10 +26,10 @@ class Observer:
 
     def __init__(
         self, guard: GuardLike, settings: Settings, counters: Counters, audit: AuditLog | None = None,
-        metrics: Metrics | None = None, spans: Spans | None = None,
+        metrics: Metrics | None = None, spans: Spans | None = None, feed: Feed | None = None,
     ) -> None:  # fmt: skip
         self.guard, self.settings, self.counters = guard, settings, counters
-        self.audit, self.metrics, self.spans = audit, metrics, spans
+        self.audit, self.metrics, self.spans, self.feed = audit, metrics, spans, feed
 
     async def close(self) -> None:
         """The gateway stops: whatever was found gets to disk. Streams that were cut just now have yet to say what they found."""
@@ -48,3 +49,5 @@ class Observer:
             self.metrics.found(finding)
         if self.spans is not None:
             self.spans.found(finding)
+        if self.feed is not None:
+            self.feed.found(finding)

@@ -80,6 +80,8 @@ class Conversation:
         self.settings = scorer.settings
         self.ledger = Ledger(scorer.counters, scorer.settings.mode)
         self.trail = Trail(scorer.observer, turns)
+        self.channels: list[Channel] = []
+        """In the order in which they began."""
         self.verdict = UNSCORED
         """The prompt's."""
         self.unscored = False
@@ -132,11 +134,17 @@ class Conversation:
         """The session that judged the prompt, until the first channel goes on with it."""
         return self._first
 
+    @property
+    def judged(self) -> OpenGuard | None:
+        """The session that judged the prompt, for as long as the conversation lasts; None where it was not scored."""
+        return self._judged
+
     def channel(self, key: Key) -> Channel:
         """A new channel. The first one goes on with the session that judged the prompt."""
         first, self._first = self._first, None
         channel = Channel(self, key, first)
         self.trail.follow(key[0], channel)
+        self.channels.append(channel)
         return channel
 
 
@@ -162,6 +170,15 @@ class Channel:
         """Why it could not be scored to its end."""
         self.seconds = 0.0
         """Spent scoring it."""
+
+    @property
+    def key(self) -> Key:
+        return self._key
+
+    @property
+    def session(self) -> OpenGuard | None:
+        """What scores it; None until it has begun."""
+        return self._session
 
     @property
     def flagged(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import socket
 from collections.abc import Callable
 
@@ -13,17 +15,21 @@ from charter.gateway import logs
 from charter.gateway.app import create_app
 from charter.gateway.audit.log import AuditLog
 from charter.gateway.in_process import open_upstream
+from charter.gateway.keys import KeyRing
+from charter.gateway.protocol import timed
 from charter.gateway.settings import Settings
 from charter.gateway.spans import Spans
+from charter.gateway.tls import TLS
 from charter.guard.holdback import GuardLike
 
+log = logging.getLogger("charter.gateway")
 SHUTDOWN_S = 5
 """How long streams may go on after the gateway was told to stop."""
 
 
 def run(
     guard: GuardLike, settings: Settings, host: str, port: int,
-    audit: Callable[[], AuditLog] | None = None, spans: Callable[[], Spans] | None = None,
+    audit: Callable[[], AuditLog] | None = None, spans: Callable[[], Spans] | None = None, tls: TLS | None = None,
 ) -> None:  # fmt: skip
     """Serve; returns when the process is told to stop.
 
@@ -34,15 +40,29 @@ def run(
     Raises:
         UpstreamError: the upstream does not answer, or refuses our key.
         CharterError: the address can't be listened on.
+        DataError: the file of keys is none, or empty.
         AuditError: the audit log can't be opened.
     """
+    if settings.keys is not None:
+        KeyRing(settings.keys)
     anyio.run(_check, settings)
     listener = _listen(host, port)
     with listener:
         traced = spans() if spans else None
         app = create_app(guard, settings, audit() if audit else None, traced)
-        config = uvicorn.Config(app, log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S)
+        config = uvicorn.Config(
+            app, log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S,
+            http=timed(settings), limit_concurrency=settings.max_connections, ws="none",
+            ssl_certfile=tls.cert if tls else None, ssl_keyfile=tls.key if tls else None,
+        )  # fmt: skip
+        if settings.keys is None and not _local(listener):
+            log.warning("anybody who reaches %s:%d may use this gateway, and the upstream's key with it; --keys asks for one", host, port)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _local(listener: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 async def _check(settings: Settings) -> None:

@@ -66,7 +66,8 @@ async def close(request: Request) -> Response:
 
 def _make_sure_of_room(sessions: Kept[GuardedReply], scorer: Scorer) -> None:
     if sessions.full:
-        raise HTTPProblem(429, f"{scorer.settings.max_sessions:,} sessions are open; close some, or try again later", "rate_limit_error")
+        sentence = f"{scorer.settings.max_sessions:,} sessions are open; close some, or try again later"
+        raise HTTPProblem(429, sentence, "rate_limit_error", headers={"retry-after": str(int(scorer.settings.session_idle_s) or 1)})
 
 
 async def _answer(request: Request, text: str | None) -> Response:

@@ -61,7 +61,7 @@ class Trail:
     """The findings of one conversation."""
 
     def __init__(self, observer: Observer, turns: Sequence[Turn]) -> None:
-        self._observer, self._turns = observer, turns
+        self._observer, self._turns, self._asked = observer, turns, ASKED.get()
         self._followed: dict[int, list[Followed]] = {}
         self._found: dict[int, bool] = {}
         """Choice to whether it was found as flagged."""
@@ -88,6 +88,14 @@ class Trail:
             if (flagged and not self._found.get(choice)) or (ended and choice not in self._found):
                 self._found[choice] = flagged
                 self._reply(choice, channels)
+
+    def abandon(self) -> None:
+        """Nobody goes on with it: what its replies came to is found now, under the request that began it."""
+        token = ASKED.set(self._asked)
+        try:
+            self.update(ended=True)
+        finally:
+            ASKED.reset(token)
 
     def _reply(self, choice: int, channels: Sequence[Followed]) -> None:
         """The worst of a choice's channels: a flag, then a failure, then the highest score."""

@@ -20,10 +20,14 @@ HOP_BY_HOP = frozenset({
     "te", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
 """Headers of one connection (RFC 9110 section 7.6.1); so are those that `Connection` names."""
-OURS = frozenset({"host", "content-length", "content-encoding", "content-type", "accept-encoding", "accept", "expect", "cookie"})
-"""Request headers that are written anew, or that are meant for the gateway alone."""
+OURS = frozenset({
+    "host", "content-length", "content-encoding", "content-type", "accept-encoding", "accept", "expect", "cookie",
+    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
+})  # fmt: skip
+"""Request headers that are written anew, or that are meant for the gateway alone: its word on where a request comes from is not the client's."""
 KEYS = frozenset({"authorization", "x-api-key"})
 """Request headers that hold a client's key: kept from the upstream where the gateway has one of its own."""
+HIDDEN = b"[the gateway's key]"
 THEIRS = frozenset({"content-length", "content-encoding", "set-cookie", "date", "server"})
 """Response headers that are written anew, or that must not reach another origin's client."""
 
@@ -33,12 +37,16 @@ class Upstream:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._base = httpx2.URL(settings.upstream_url)
+        given = httpx2.URL(settings.upstream_url)
+        self._base = given.copy_with(userinfo=b"")  # out of the URL, which logs and errors tell
+        auth = httpx2.BasicAuth(given.username, given.password) if given.userinfo and not settings.upstream_key else None
         timeout = httpx2.Timeout(settings.timeout_s, connect=min(CONNECT_TIMEOUT_S, settings.timeout_s))
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one client's session is never another's
         # trust_env off: neither proxies nor a .netrc of the environment send requests or keys elsewhere
-        self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, cookies=cookies, trust_env=False, follow_redirects=False)
+        self._client = httpx2.AsyncClient(
+            timeout=timeout, limits=limits, cookies=cookies, auth=auth, trust_env=False, follow_redirects=False
+        )
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -72,20 +80,23 @@ class Upstream:
             raise upstream_problem(f"the upstream did not answer within {self._settings.timeout_s:g} s; try again later") from error
         except httpx2.TransportError as error:
             raise upstream_problem(f"the upstream can't be reached ({type(error).__name__}); is it running?") from error
+        self._hide_key(response)
         try:
+            if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+                raise upstream_problem("the upstream compressed its reply, which it was asked not to; switch that off there")
             yield response
         finally:
             await response.aclose()
 
     async def read(self, response: httpx2.Response) -> bytes:
-        """A whole body.
+        """A whole body, without our key wherever the upstream repeats it.
 
         Raises:
             HTTPProblem: 502 where it breaks off or is too large.
         """
         body = bytearray()
         try:
-            async for block in response.aiter_bytes():
+            async for block in response.aiter_bytes():  # as they came: what is compressed was refused
                 body += block
                 if len(body) > self._settings.max_reply_bytes:
                     raise upstream_problem(
@@ -93,7 +104,8 @@ class Upstream:
                     )
         except httpx2.HTTPError as error:
             raise upstream_problem(f"the upstream's reply broke off ({type(error).__name__}); try again") from error
-        return bytes(body)
+        key = self._settings.upstream_key
+        return bytes(body).replace(key.encode(), HIDDEN) if key else bytes(body)
 
     async def check(self) -> None:
         """Whether the upstream answers at all.
@@ -101,7 +113,7 @@ class Upstream:
         Raises:
             UpstreamError: it doesn't, or refuses our key.
         """
-        where = f"the upstream at {self._base.copy_with(query=None, userinfo=b'')}"
+        where = f"the upstream at {self._base.copy_with(query=None)}"
         try:
             async with self.send("GET", "/models", (), None) as response:
                 if self._settings.upstream_key and response.status_code in (401, 403):
@@ -109,6 +121,12 @@ class Upstream:
         except HTTPProblem as error:
             reason = type(error.__cause__).__name__
             raise UpstreamError(f"{where} does not answer ({reason}); start it, or mend --upstream") from error
+
+    def _hide_key(self, response: httpx2.Response) -> None:
+        """Drop headers in which the upstream repeats our key."""
+        key = self._settings.upstream_key
+        for name in {name for name, value in response.headers.multi_items() if key and key in value}:
+            del response.headers[name]
 
     def _url(self, path: str) -> httpx2.URL:
         return self._base.copy_with(path=self._base.path.rstrip("/") + path)

@@ -25,6 +25,7 @@ from charter.guard.policy import JointJudge
 from charter.guard.record import GateRecord, GuardRecord, HeadRecord, PointName, PointRecord, Thresholds, ViewRecord
 from charter.guard.session import GuardSession
 from charter.guard.shipped import names, place
+from charter.guard.tokens import Part, TokenScore
 from charter.models.calibrate import ViewPolicy
 from charter.records import REPLY_VIEWS, Exchange, Turn, Verdict, View, write_text
 
@@ -94,6 +95,22 @@ class Guard:
         """Highest calibrated probability of each restricted clause over all that the session has seen."""
         assert isinstance(session, GuardSession)
         return session.clause_scores
+
+    @property
+    def cutoffs(self) -> Mapping[Part, float]:
+        """Probability from which each part is flagged, of a reply by the first view that judges it (`guard.tokens`)."""
+        reply = next(view for view in REPLY_VIEWS if view in self.policies)
+        return {"prompt": self.policies["prompt"].threshold, "reply": self.policies[reply].threshold}
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """Restricted clauses by id."""
+        return {clause.id: clause.title for clause in self.constitution.restricted if clause.id in self.clauses}
+
+    def token_scores(self, session: OpenGuard, part: Part, start: int) -> list[TokenScore]:
+        """Each token's score in one part of a session, from a token on (`guard.tokens`)."""
+        assert isinstance(session, GuardSession)
+        return session.token_scores(part, start)
 
     def held_out(self) -> Guard:
         """The same guard with the members of its ensemble that were kept apart in place of those that serve: the judge of an attack.

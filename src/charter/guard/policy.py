@@ -22,6 +22,8 @@ class Judge:
         self._policy, self._clauses = policy, clauses
         self._seen = 0
         self._score = 0.0
+        self.last = 0.0
+        """Overall probability of the last token by itself."""
         self._clause: str | None = None
         self._position: int | None = None
         self.clause_scores = np.zeros(len(clauses))
@@ -30,7 +32,8 @@ class Judge:
     def push(self, z: NDArray[np.float32]) -> bool:
         """Take the logits [heads] of the next token; returns whether the text may still pass."""
         p = self._policy.probability(z)
-        self._score = max(self._score, float(p[0]))
+        self.last = float(p[0])
+        self._score = max(self._score, self.last)
         self.clause_scores = np.maximum(self.clause_scores, p[1:])
         if self._position is None and self._policy.fires(p):
             self._position = self._seen
@@ -59,6 +62,11 @@ class JointJudge:
         """Take the logits [heads] of the next token by each view; returns whether the text may still pass."""
         passes = [judge.push(by[view]) for view, judge in self._judges.items()]  # each sees every token
         return all(passes)
+
+    @property
+    def last(self) -> float:
+        """Overall probability of the last token by the first view."""
+        return next(iter(self._judges.values())).last
 
     @property
     def clause_scores(self) -> NDArray[np.float64]:

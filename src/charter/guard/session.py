@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from charter.guard.holdback import HoldBack
 from charter.guard.policy import JointJudge
+from charter.guard.tokens import Part, Tokens, TokenScore
 from charter.models.calibrate import ViewPolicy
 from charter.models.cascade import Score, Session
 from charter.models.upstream_probe import UpstreamSession
@@ -18,9 +19,10 @@ class GuardSession:
     def __init__(
         self, session: Session | UpstreamSession, policies: Mapping[View, ViewPolicy], clauses: Sequence[str], lookahead: int = 0
     ) -> None:
-        self._prompt = JointJudge({"prompt": policies["prompt"]}, clauses)
+        self._prompt, self._opening = JointJudge({"prompt": policies["prompt"]}, clauses), Tokens()
         for score in session.opening:
             self._prompt.push(score.by)
+            self._opening.add(len(score.text), self._prompt.last)
         judging = {view: policies[view] for view in REPLY_VIEWS if view in policies}
         self._reply = _ReplyChecker(session, JointJudge(judging, clauses))
         self._holdback = HoldBack(self._reply, lookahead)
@@ -40,6 +42,10 @@ class GuardSession:
         highest = [max(a, b) for a, b in zip(self._prompt.clause_scores, self._reply.judge.clause_scores, strict=True)]
         return dict(zip(self._clauses, map(float, highest), strict=True))
 
+    def token_scores(self, part: Part, start: int) -> list[TokenScore]:
+        """The tokens scored so far of the prompt or the reply, from a number on."""
+        return (self._opening if part == "prompt" else self._reply.tokens).since(start)
+
     def push(self, text: str) -> str:
         """Take a piece of the reply; returns the text that may leave now."""
         return self._holdback.push(text)
@@ -53,7 +59,7 @@ class _ReplyChecker:
     """Scores reply text and judges every token."""
 
     def __init__(self, session: Session | UpstreamSession, judge: JointJudge) -> None:
-        self._session, self.judge = session, judge
+        self._session, self.judge, self.tokens = session, judge, Tokens()
 
     def push(self, text: str) -> Iterable[tuple[str, bool]]:
         return self._judged(self._session.push(text))
@@ -62,4 +68,8 @@ class _ReplyChecker:
         return self._judged(self._session.flush())
 
     def _judged(self, scores: list[Score]) -> list[tuple[str, bool]]:
-        return [(score.text, self.judge.push(score.by)) for score in scores]
+        judged = []
+        for score in scores:
+            judged.append((score.text, self.judge.push(score.by)))
+            self.tokens.add(len(score.text), self.judge.last)
+        return judged

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from charter.records import Turn
 
+FILTERED = "content_filter"
+"""The finish reason of a reply that a filter or a guard blocked."""
 CHARACTERS_A_TOKEN = 2
 """Lower than any usual text has, so that what is set aside for a call is never too small."""
 

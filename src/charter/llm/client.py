@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from charter.errors import MissingExtra, TeacherError, UnusableAnswer
-from charter.llm.chat import Reply, Request
+from charter.llm.chat import FILTERED, Reply, Request
 from charter.llm.pool import Budget
 from charter.records import Turn
 
@@ -24,8 +24,13 @@ LONGEST_WAIT_S = 60.0
 """The most that a server's Retry-After is obeyed for."""
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM, SGLang and llama.cpp are told to go on from the last message. Servers that refuse the fields are asked without."""
+BLOCKING = frozenset({400, 403, 422})
+"""Statuses under which guards tell of a block."""
 FIELD_REFUSED = frozenset({400, 422})
 """Answers to a call with a field that the server doesn't know."""
+BLOCKS = frozenset({"content_filter", "content_blocked", "content_policy_violation", "guardrails_violation"})
+"""Codes and types of errors that tell of a guard's block: Azure's, NeMo's, LiteLLM's and Charter's own. Such an answer is a reply
+without text that was filtered."""
 NOT_THIS_CALL_ALONE = frozenset({401, 403, 404, 407, 429})
 """Answers that every other call would get as well: the run stops. Other lasting faults may lie in one request."""
 logging.getLogger("stamina").addHandler(logging.NullHandler())  # else each retry prints a bare line on stderr
@@ -136,6 +141,8 @@ class OpenAIChat:
         response = await self._client.post(self._url, content=json.dumps(self._body(request)).encode())
         if response.is_success:
             return _reply(response.content, request.prefill)
+        if response.status_code in BLOCKING and _blocked(response.text):
+            return Reply("", 0, 0, finish=FILTERED)
         named = response.text if response.status_code in FIELD_REFUSED else ""
         quirk = next((q for q in ("max_completion_tokens", *CONTINUE) if q in named), None)
         if quirk is None or quirk in known:
@@ -238,6 +245,15 @@ def _reason(text: str) -> str:
     except (ValueError, AttributeError, RecursionError):
         message = text
     return " ".join(str(message).split())[:200] or "no reason given"
+
+
+def _blocked(text: str) -> bool:
+    """Whether an error is a guard's block."""
+    try:
+        error = json.loads(text)["error"]
+        return not BLOCKS.isdisjoint({str(error.get("code")), str(error.get("type"))})
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _mend(status: int, role: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from charter.errors import DataError, NoData, UnusableAnswer
-from charter.llm.chat import Chat, Request
+from charter.llm.chat import FILTERED, Chat, Request
 from charter.llm.pool import Progress, gather, quiet
 from charter.records import Turn, parse_turns, read_jsonl
 from charter.refusals.agreement import agreement
@@ -25,7 +25,6 @@ Outcome = Literal["blocked", "refused", "incapable", "partly", "complied", "unsc
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """blocked: by the guard (`content_filter`). refused, incapable: by the model, which should not or could not. unscored: no reply to read."""
 NOT_ANSWERED: tuple[Outcome, ...] = ("blocked", "refused", "incapable")
-FILTERED = "content_filter"
 HARMLESS = {"safe": True, "benign": True, "harmful": False}
 WINDOW = 256
 

@@ -132,6 +132,11 @@ def _parsed(content: bytes, where: str) -> Classifier:
     return Classifier(weights, biases, tuple(heads), parents)
 
 
+def substance(text: str) -> set[str]:
+    """The first letters of a text's words of substance."""
+    return _substance(words(text))
+
+
 def _substance(found: list[str]) -> set[str]:
     return {word[:_STEM] for word in found if len(word) > 3 and word not in _COMMON}
 

@@ -19,6 +19,7 @@ from charter.errors import DataError
 from charter.llm.cache import Usage
 from charter.llm.pool import Budget, Progress, quiet
 from charter.records import Example, sha256, together, write_examples, write_text
+from charter.synthesis.audited import beside, read_audited
 from charter.synthesis.augment import Disguises, augmented
 from charter.synthesis.crossfit import agreement, crossfit, sift
 from charter.synthesis.decisions import Decision, dropped, read_decisions, reviewed
@@ -135,12 +136,12 @@ def plan(constitution: Constitution, teacher: Teacher, options: Options) -> Plan
 
 async def synthesize(
     constitution: Constitution, teacher: Teacher, options: Options, out: Path, progress: Progress = quiet, engine: Engine | None = None,
-    excluded: Excluded | None = None,
+    excluded: Excluded | None = None, audited: Sequence[Path] = (),
 ) -> Manifest:  # fmt: skip
     """Write `out`/examples.parquet, `out`/manifest.json and, for the training that follows, `out`/constitution.yaml.
 
     Texts of `excluded` never become examples. The least certain items go to `out`/review.jsonl, and what a person decided
-    on earlier ones, `out`/reviewed.jsonl, is applied.
+    on earlier ones, `out`/reviewed.jsonl, is applied. `audited` are exports of an audit log: what people decided there trains too.
 
     The engine does the teacher's work; by default this process does. What the run took goes to `out`/run.json, apart from
     the manifest: it differs where the cache does.
@@ -151,6 +152,7 @@ async def synthesize(
         DataError: the files can't be written, a decision in `out`/reviewed.jsonl is malformed, or no clause got anything.
     """
     _check_place(out)
+    decided = read_audited(audited, constitution) if audited else None
     decisions, engine = read_decisions(out), engine or LocalEngine(teacher, options.limit)
     manifest = _begun(constitution, teacher, options)
     disguises, seed = options.disguises(teacher), options.seed
@@ -167,6 +169,9 @@ async def synthesize(
     items = manifest.note("scorer", sift(items, opinions))
     items = manifest.note("augment", await augmented(items, constitution, disguises, seed, said, engine))
     items = manifest.note("dedupe", dedupe(items, seed))
+    if decided is not None:
+        more = manifest.note("audit", beside(decided, items, excluded))
+        items = [*items, *more]
     rows = split(items, seed, {c.id: c.hash for c in constitution.clauses}, options.held_out_families)
 
     manifest.unserved = _unserved(constitution, items, manifest)

@@ -9,6 +9,8 @@ from charter.records import Example, Split, split_place
 from charter.synthesis.families import held
 from charter.synthesis.items import ORDINARY, Item
 
+AUDITED = "audit:"
+"""Begins the groups, and the teacher's name, of rows that a person decided on in an audit log."""
 TRAIN, DEV = 0.66, 0.17
 """Shares of the groups; the rest is test."""
 ORDINARY_TRAIN, ORDINARY_DEV = 0.42, 0.5
@@ -17,7 +19,9 @@ prompts that no scorer was trained on."""
 
 
 def split_of(group: str) -> Split:
-    """The split of a group: it depends on nothing else, so another seed moves nobody, and more data only what it makes kin."""
+    """The split of a group. Audited rows train. Else it depends on nothing else, so another seed moves nobody, and more data only what it makes kin."""
+    if group.startswith(AUDITED):
+        return "train"
     train, dev = (ORDINARY_TRAIN, ORDINARY_DEV) if group.startswith(ORDINARY) else (TRAIN, DEV)
     place = split_place(f"split:{group}")
     return "train" if place < train else "dev" if place < train + dev else "test"
