@@ -67,8 +67,8 @@ def test_the_view_is_part_of_the_key(guard: Guard, sets: list[Set], tmp_path: Pa
     assert len({json.loads(line)["key"] for line in (tmp_path / "s.jsonl").read_text().splitlines()}) == 2
 
 
-def test_a_text_longer_than_the_context_is_counted_not_cut(guard: Guard, sets: list[Set]) -> None:
-    long = Item(Exchange("long", (Turn("user", "word " * (guard.cascade.backbone.context + 1)),)), False, "s")
+def test_a_text_longer_than_can_be_scored_is_counted_not_cut(guard: Guard, sets: list[Set]) -> None:
+    long = Item(Exchange("long", (Turn("user", "word " * (guard.cascade.longest + 1)),)), False, "s")
     results = evaluate(guard, [Set("a", "prompt", (long, sets[0].items[0]), {"label x": 1})])
     assert results.left_out == {"a": {"label x": 1, TOO_LONG: 1}}
     assert results["a"].items == (sets[0].items[0],)

@@ -34,6 +34,7 @@ def test_the_file_has_exactly_the_agreed_keys(written: dict[str, Any]) -> None:
         "command",
         "stages",
         "point",
+        "windowed",
         "languages",
         "held_out",
         "against",

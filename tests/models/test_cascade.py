@@ -181,8 +181,10 @@ def test_a_conversation_longer_than_the_context_is_an_error_not_a_cut(tiny_llama
     small, long = _on(tiny_llama, random_cascade), (Turn("user", "long text " * 60),)
     with pytest.raises(BackboneError, match="context of 64 tokens"):
         small.open(long)
-    with pytest.raises(BackboneError, match="context of 64 tokens"):
-        list(small.batch([Exchange("x", long)]))
+    (scored,) = small.batch([Exchange("x", long)])
+    assert scored.windowed
+    with pytest.raises(BackboneError, match="longer than 32,768 tokens"):
+        list(small.batch([Exchange("x", (Turn("user", "long text " * 8_000),))]))
     session = small.open((Turn("user", "hi"),))
     with pytest.raises(BackboneError, match="context of 64 tokens"):
         session.push("long text " * 60)

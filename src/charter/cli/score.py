@@ -36,8 +36,12 @@ def command(
         raise DataError(f"--mode is `enforce` or `shadow`, not {mode!r}")
     loaded = load(guard, point=point)
     loaded = loaded.held_out() if held_out else loaded
+    long = 0
     for scored, verdict in loaded.score(exchanges(file)):
+        long += scored.windowed
         typer.echo(json.dumps(_line(loaded, scored, verdict, mode, tokens), ensure_ascii=False))
+    if long:
+        typer.echo(f"{long:,} longer than the context: read in overlapping windows here; `charter serve` takes none of them", err=True)
 
 
 def exchanges(file: Path | None) -> Iterator[Exchange]:

@@ -88,8 +88,8 @@ def command(
     head = (head_depth, head_blocks, head_rank, head_epochs, head_lr) if value_head else None
     chosen = options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head, units, loss)
     averaging = Averaging(window, window if ema is None else ema)
-    probe = {"averaging": averaging, "layers": numbers(layers) if layers else None, "ensemble": ensemble, "held_out": held_out}
-    run(data, out, replace(chosen, views=check_views(views.split(",")), **probe))
+    chosen = replace(chosen, averaging=averaging, layers=numbers(layers) if layers else None, ensemble=ensemble, held_out=held_out)
+    run(data, out, replace(chosen, views=check_views(views.split(","))))
 
 
 def numbers(text: str) -> tuple[int, ...]:

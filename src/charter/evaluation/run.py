@@ -23,7 +23,7 @@ from charter.records import Exchange, Verdict, View, parse_object
 
 WINDOW = 512
 """Rows sorted by length together: padding nearly vanishes, and memory stays bounded."""
-TOO_LONG = "longer than the backbone's context"
+TOO_LONG = "longer than can be read in windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,11 @@ class Results:
     left_out: dict[str, dict[str, int]]
     """Set to reason to the number of rows that were not scored."""
 
+    def windowed(self, context: int) -> dict[str, int]:
+        """Set to the number of its items that were longer than the context and read in overlapping windows; sets without any left out."""
+        found = {s.name: sum(outcome.length > context for outcome in s.outcomes) for s in self.sets}
+        return {name: n for name, n in found.items() if n}
+
     def __getitem__(self, name: str) -> SetResult:
         return next(s for s in self.sets if s.name == name)
 
@@ -122,15 +127,15 @@ def evaluate(
 def _window(
     guard: Guard, s: Set, start: int, known: dict[str, Outcome], file: IO[str] | None, progress: Callable[[int], None]
 ) -> list[tuple[Item, Outcome | None]]:
-    """Outcomes of up to WINDOW items from `start`, in order; None for an item longer than the context."""
+    """Outcomes of up to WINDOW items from `start`, in order; None for an item longer than can be scored."""
     items = s.items[start : start + WINDOW]
     keys = [_key(guard.hash, s.view, item.exchange) for item in items]
-    context = guard.cascade.backbone.context
+    longest = guard.cascade.longest
     todo: dict[str, tuple[int, Exchange]] = {}
     for key, item in zip(keys, items, strict=True):
         if key not in known and key not in todo:
             todo[key] = guard.cascade.length(item.exchange), item.exchange
-    fitting = sorted((length, key) for key, (length, _) in todo.items() if length <= context)
+    fitting = sorted((length, key) for key, (length, _) in todo.items() if length <= longest)
     progress(len(items) - len(fitting))
     scored = guard.cascade.batch(todo[key][1] for _, key in fitting)
     for (_, key), found in zip(fitting, scored, strict=True):

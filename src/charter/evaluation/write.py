@@ -65,6 +65,7 @@ def measure(
         "point": guard.point,
         "against": against(versus, results, other) if versus and other else None,
         "left_out": results.left_out,
+        "windowed": results.windowed(guard.cascade.backbone.context),
         "command": command,
         **(more or {}),
     }

@@ -133,8 +133,8 @@ class Backbone:
         self._lock = threading.Lock()  # the hooks are shared by conversations in several threads
         for number in self.layers:
             blocks[number - 1].register_forward_hook(self._keep(number))
-        self.width = int(model.config.hidden_size)
-        self.context = int(model.config.max_position_embeddings)
+        self.width = _size(model.config, "hidden_size", name)
+        self.context = _size(model.config, "max_position_embeddings", name)
 
     @property
     def dtype(self) -> str:
@@ -187,6 +187,8 @@ class Backbone:
     def _keep(self, number: int) -> Any:
         def hook(_module: object, _inputs: object, output: Any) -> None:
             states: Tensor = output[0] if isinstance(output, tuple) else output
+            if not isinstance(states, Tensor) or states.shape[-1] != self.width:
+                raise BackboneError(f"{self.name}: block {number} gives no hidden states of width {self.width}; choose another backbone")
             states = states.float()
             self._seen[number] = states if self._pool is None else self._pool @ states.flatten(0, 1)
 
@@ -200,6 +202,8 @@ class Backbone:
         with self._lock:
             self._pool = pool
             output = self._model(**inputs)
+            if missing := set(self.layers) - set(self._seen):
+                raise BackboneError(f"{self.name}: gives no hidden states after block {min(missing)}; choose another backbone")
             states = torch.stack([self._seen[number] for number in self.layers], dim=-2)
             self._seen.clear()
             return states, output
@@ -243,6 +247,18 @@ class Stream:
             states.append(backbone._states(None, input_ids=chunk, past_key_values=self._cache, use_cache=True)[0])
             self.length += chunk.shape[1]
         return torch.cat(states)
+
+
+def _size(config: Any, name: str, model: str) -> int:
+    """A number of the model's configuration.
+
+    Raises:
+        BackboneError: it is not there.
+    """
+    value = getattr(config, name, None)
+    if not isinstance(value, int) or value < 1:
+        raise BackboneError(f"{model}: its configuration has no {name}, so Charter can't read its hidden states; choose another backbone")
+    return value
 
 
 def _fingerprint(body: Any, deepest: int | None = None) -> str:

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from charter.errors import BackboneError
 from charter.models.backbone import Backbone, Encoder, Piece
+from charter.models.overlap import MOST, Overlapping
 from charter.models.probe import Probe
 from charter.models.screen import Screen
 from charter.models.segments import Segmenter
@@ -62,6 +64,8 @@ class Scored:
     """How many of them each stage after the screen has read; what two views read counts twice."""
     alone: Logits | None = None
     """Of the reply, by the reply view."""
+    windowed: bool = False
+    """Whether it is longer than the context, and was read in overlapping windows."""
 
     def logits(self, view: View) -> Logits | None:
         """Logits [tokens, heads] of one view; None where the exchange has no such part, or the cascade no such view."""
@@ -139,6 +143,11 @@ class Cascade:
         """A session on a conversation; its `opening` holds the scores of all its turns."""
         return Session(self, turns)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest exchange that `batch` scores."""
+        return max(MOST, *(stage.backbone.context for stage in self.stages))
+
     def length(self, exchange: Exchange) -> int:
         """Tokens of a whole exchange, marks included."""
         return sum(len(p.ids) for turn in exchange.turns for p in self.backbone.encoder.turn(turn))
@@ -146,8 +155,10 @@ class Cascade:
     def batch(self, exchanges: Iterable[Exchange], batch_tokens: int = BATCH_TOKENS) -> Iterator[Scored]:
         """Score whole exchanges, in order, a padded batch at a time; memory does not grow with their number.
 
+        One that is longer than the context is read in overlapping windows (`overlap`; `Scored.windowed`), where a session refuses it.
+
         Raises:
-            BackboneError: an exchange is longer than the context.
+            BackboneError: an exchange is longer than `longest`.
         """
         for group in self._groups(exchanges, batch_tokens, self.views):
             read = self._pass([member.conversation for member in group]), self._pass([member.alone for member in group])
@@ -168,7 +179,7 @@ class Cascade:
             lengths = [_reach(lane, stage) for lane in lanes]
             states = _states(stage.backbone, [_ids(lane)[:n] for lane, n in zip(lanes, lengths, strict=True)])
             for row, (lane, own) in enumerate(zip(lanes, states, strict=True)):
-                source = Source(along(own), stage.backbone.context)
+                source = Source(along(own), self.longest)
                 for scorer, run in lane:
                     scorer.go_on(number, run, source)
                 read[row] += (lengths[row],)
@@ -187,6 +198,7 @@ class Cascade:
         return Scored(
             member.exchange, np.concatenate(scores["prompt"]), tuple(texts["prompt"]), replies.get("exchange"),
             tuple(texts[self.reply_views[0]]) if replies else (), tokens, read, replies.get("reply"),
+            max(len(_ids(member.conversation)), len(_ids(member.alone))) > min(stage.backbone.context for stage in self.stages),
         )  # fmt: skip
 
     def _groups(self, exchanges: Iterable[Exchange], batch_tokens: int, views: Sequence[View]) -> Iterator[list[Member]]:
@@ -194,6 +206,8 @@ class Cascade:
         longest = 0
         for exchange in exchanges:
             member = self._member(exchange, views)
+            if max(len(_ids(member.conversation)), len(_ids(member.alone))) > self.longest:
+                raise BackboneError(f"the exchange {exchange.id} is longer than {self.longest:,} tokens, more than is read in windows")
             length = max(len(_ids(member.conversation)), len(_ids(member.alone)))
             if group and max(longest, length) * (len(group) + 1) > batch_tokens:
                 yield group
@@ -303,7 +317,7 @@ def _states(backbone: Backbone, rows: Sequence[Sequence[int]]) -> list[torch.Ten
     longest = max(map(len, rows))
     if longest > min(BATCH_TOKENS, backbone.context):
         # A long exchange goes through a stream: its attention would not fit a padded batch.
-        return [backbone.stream().feed(row) if row else nothing for row in rows]
+        return [Overlapping(backbone).feed(row) for row in rows]
     asked = [number for number, row in enumerate(rows) if row]
     states = backbone.batch([rows[number] for number in asked]) if asked else None
     out = [nothing] * len(rows)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from charter.models.cascade import Cascade
 from charter.models.ensemble import disagreement, mean_logit
+from charter.models.overlap import Overlapping
 from charter.records import REPLY_VIEWS, Exchange, View
 
 
@@ -15,9 +16,6 @@ def member_logits(cascade: Cascade, exchange: Exchange) -> dict[View, NDArray[np
     """Logits [members, tokens, heads] of the probe's serving members, by each view that judges the exchange.
 
     They are those of the scored tokens that `Scored.judged` has, before the screen's share.
-
-    Raises:
-        BackboneError: the exchange is longer than the context.
     """
     views: tuple[View, ...] = ("prompt",) if exchange.reply is None else REPLY_VIEWS
     return {view: _logits(cascade, exchange, view) for view in views if view in cascade.views}
@@ -27,9 +25,6 @@ def disagreements(cascade: Cascade, exchange: Exchange) -> tuple[NDArray[np.floa
     """Standard deviation of the members' overall probabilities after each scored token, and at the loudest token.
 
     Of several views, that of the one whose members disagree most at a token. [tokens], 0 to 0.5.
-
-    Raises:
-        BackboneError: as above.
     """
     by = [z[..., 0] for z in member_logits(cascade, exchange).values()]
     apart = np.max([disagreement(z) for z in by], axis=0)
@@ -39,7 +34,7 @@ def disagreements(cascade: Cascade, exchange: Exchange) -> tuple[NDArray[np.floa
 
 def _logits(cascade: Cascade, exchange: Exchange, view: View) -> NDArray[np.float32]:
     turns = [cascade.backbone.encoder.turn(turn) for turn in exchange.seen(view)]
-    states = cascade.backbone.stream().feed([i for pieces in turns for piece in pieces for i in piece.ids])
+    states = Overlapping(cascade.backbone).feed([i for pieces in turns for piece in pieces for i in piece.ids])
     found, at = [], 0
     for number, pieces in enumerate(turns):
         scored = [piece.text is not None for piece in pieces for _ in piece.ids]

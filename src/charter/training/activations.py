@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charter.errors import BackboneError
 from charter.models.backbone import Backbone
 from charter.models.probe import WINDOW
 from charter.records import Exchange, View
@@ -30,7 +31,7 @@ STRIDE = 16
 """Tokens from one stored window to the next."""
 BATCH_TOKENS = 2_048
 CONTEXT = 1_024
-"""Tokens of an exchange that training reads; longer ones are rare and are counted. Serving cuts nothing."""
+"""Tokens in one forward of training; a longer exchange is read in pieces that overlap by half, and counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Windows:
     store: NDArray[np.float16]
     rows: NDArray[np.int64]
     owner: NDArray[np.int64]
+    long: int = 0
+    """Exchanges that were read in overlapping pieces."""
 
     def take(self, picked: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
         """Means of some windows, or some of their inputs: float32 [windows, layers * width]."""
@@ -79,7 +82,8 @@ class ActivationStore:
         Args:
             progress: called with the number of exchanges done since the last call.
         """
-        encoded = [self._encode(exchange, view) for exchange in exchanges]
+        parts = [_pieces(*self._encode(exchange, view)) for exchange in exchanges]
+        encoded = [piece for own in parts for piece in own]
         keys = [_key(ids, marks) for ids, marks in encoded]
         missing = {key: number for number, key in enumerate(keys) if key not in self._index}
         progress(len(keys) - len(missing))
@@ -88,7 +92,8 @@ class ActivationStore:
                 numbers = list(missing.values())
                 self._append([encoded[numbers[b]] for b in batch], [keys[numbers[b]] for b in batch], data, index)
                 progress(len(batch))
-        return self._collect(keys)
+        owner = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+        return self._collect(keys, owner, sum(len(own) > 1 for own in parts))
 
     def _encode(self, exchange: Exchange, view: View) -> tuple[list[int], list[int]]:
         """Token ids, and for each the number of the turn whose window it belongs to, or -1."""
@@ -100,8 +105,7 @@ class ActivationStore:
             for piece in self._backbone.encoder.turn(turn):
                 ids += piece.ids
                 marks += [number if wanted and piece.text is not None else -1] * len(piece.ids)
-        # The end is kept: there the reply is, and the request that the conversation came to.
-        return ids[-CONTEXT:], marks[-CONTEXT:]
+        return ids, marks
 
     def _append(self, encoded: list[tuple[list[int], list[int]]], keys: list[str], data: IO[bytes], index: IO[str]) -> None:
         spans = [list(_spans(marks, self._window, self._stride)) for _, marks in encoded]
@@ -110,6 +114,10 @@ class ActivationStore:
         for row, (start, end) in enumerate((n * longest + a, n * longest + b) for n, own in enumerate(spans) for a, b in own):
             pool[row, start:end] = 1.0 / (end - start)
         means = self._backbone.batch([ids for ids, _ in encoded], pool).flatten(1)
+        if not torch.isfinite(means).all():
+            raise BackboneError(
+                f"{self._backbone.name}: gives states that are no finite numbers, first for a text of {longest:,} tokens; choose another"
+            )
         data.write(means.clamp(-65_000, 65_000).half().numpy().tobytes())
         data.flush()  # before the index names the rows: a killed run finds no index entry without its data
         for key, own in zip(keys, spans, strict=True):
@@ -118,12 +126,13 @@ class ActivationStore:
             self._count += len(own)
         index.flush()
 
-    def _collect(self, keys: list[str]) -> Windows:
+    def _collect(self, keys: list[str], of: NDArray[np.int64], long: int) -> Windows:
+        """The windows of the pieces with these keys, each of the exchange with that number."""
         spans = [self._index[key] for key in keys]
         rows = np.concatenate([np.arange(start, start + n) for start, n in spans])
-        owner = np.repeat(np.arange(len(keys)), [n for _, n in spans])
+        owner = np.repeat(of, [n for _, n in spans])
         store = np.memmap(self._folder / "windows.f16", np.float16, "r", shape=(self._count, self._inputs))
-        return Windows(store, rows, owner)
+        return Windows(store, rows, owner, long)
 
     def _recover(self) -> None:
         """Read the index of an earlier run and cut off what was written after its last whole entry."""
@@ -144,6 +153,17 @@ class ActivationStore:
             self._index, self._count = {}, 0
             path.unlink()
         os.truncate(data, self._count * width)
+
+
+def _pieces(ids: list[int], marks: list[int]) -> list[tuple[list[int], list[int]]]:
+    """An exchange in pieces of CONTEXT tokens, each token marked in the first one that holds it; those without a mark are left out."""
+    step, found = CONTEXT // 2, []
+    for start in range(0, max(1, len(ids) - step), step):
+        seen = step if start else 0
+        own = [*[-1] * seen, *marks[start + seen : start + CONTEXT]]
+        if max(own, default=-1) >= 0:
+            found.append((ids[start : start + CONTEXT], own))
+    return found
 
 
 def _spans(marks: list[int], window: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from charter.errors import DataError
 from charter.models.probe import Hidden
 from charter.training.activations import Windows
 from charter.training.losses import softmax_weighted
@@ -66,6 +67,10 @@ def fit_hidden(
             inputs = torch.from_numpy((windows.take(picked, columns) - mean) / scale)
             optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
             loss = softmax_weighted(net(inputs), y[own], owner, len(own))
+            if not torch.isfinite(loss):
+                raise DataError(
+                    f"hidden layer: the loss of step {step + 1:,} of {steps:,} is not finite (exchange {own[0]:,} and others); --units 0 leaves it out"
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

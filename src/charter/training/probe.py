@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charter.errors import DataError
 from charter.training.activations import Windows
 from charter.training.recipe import Objective, Recipe
 
@@ -67,6 +68,12 @@ def _penalised(
     w, b = parameters[:, :-1], parameters[:, -1]
     z = torch.from_numpy(np.concatenate([x @ w.T + b for _, x in inputs])).requires_grad_()
     value = objective(z, omega)
+    if not torch.isfinite(value):
+        bad = int((~torch.isfinite(z).all(1)).sum())
+        raise DataError(
+            f"probe: the loss is not finite ({bad:,} of {len(z):,} windows have logits that are no numbers); the backbone's states may be too "
+            "large for float16: choose other --layers, or another backbone"
+        )
     (slope,) = torch.autograd.grad(value, z)
     dz = slope.numpy()
     gradient = np.zeros_like(parameters)

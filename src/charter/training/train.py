@@ -116,7 +116,7 @@ def train(
         for view in views
         if view not in kept
     }
-    backbone, probes, apart = _probes(data_tables, options, progress, kept)
+    backbone, probes, apart, long = _probes(data_tables, options, progress, kept)
     if before:
         screens |= {view: (before.cascade.screen.weights[view], before.cascade.screen.biases[view]) for view in kept}
         apart |= {view: own for view, own in before.disagreement.items() if view in kept}
@@ -135,7 +135,7 @@ def train(
         else operating_point(cascade, data_tables[view, "dev"], view, *budgets, gated, cache, progress)
         for view in views
     }
-    counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()}
+    counts = {f"{view} {split}": len(table.exchanges) for (view, split), table in data_tables.items()} | long
     return Trained(_served(cascade, points), points, *budgets, options.seed, counts, rows, options.balanced_budget, apart, head)
 
 
@@ -187,10 +187,10 @@ def _fit_head(data: Mapping[tuple[View, str], Table], options: Options, progress
 
 def _probes(
     data: dict[tuple[View, str], Table], options: Options, progress: Progress, kept: frozenset[View]
-) -> tuple[Backbone, dict[View, ViewHeads], dict[View, dict[str, Interval]]]:
+) -> tuple[Backbone, dict[View, ViewHeads], dict[View, dict[str, Interval]], dict[str, int]]:
     """Choose layers and penalty by the prompt view's overall head, then fit all heads of the views that are not kept.
 
-    Returns also how far the members of an ensemble disagree on the dev split.
+    Returns also how far the members of an ensemble disagree on the dev split, and how many exchanges were read in overlapping pieces.
     """
     blocks = Backbone(options.backbone).layers
     wide = Backbone(options.backbone, options.layers or blocks[: max(1, round(len(blocks) * options.depth))])
@@ -217,7 +217,8 @@ def _probes(
         for view in fitted:
             dev = data[view, "dev"]
             apart[view] = spread(store.windows(dev.exchanges, view), dev.labels, probe, view, columns, options.seed)
-    return Backbone(options.backbone, picked.layers), fitted, apart
+    long = {f"{view} train, read in overlapping pieces": own.long for view, own in windows.items() if own.long}
+    return Backbone(options.backbone, picked.layers), fitted, apart, long
 
 
 def _screen(heads: dict[View, Heads]) -> Screen:
