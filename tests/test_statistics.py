@@ -181,3 +181,34 @@ def test_a_ratio_of_nothing_is_an_error() -> None:
     for parts, wholes in (([], []), ([0], [0])):
         with pytest.raises(NoData):
             s.ratio(parts, wholes, 0)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=80))
+def test_without_clusters_a_clustered_proportion_is_clopper_and_pearsons(hits: list[bool]) -> None:
+    assert s.clustered_proportion(hits, range(len(hits))) == s.clopper_pearson(sum(hits), len(hits))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 6)), min_size=2, max_size=30))
+def test_copies_of_an_item_make_the_interval_no_narrower_than_the_items_themselves(clusters: list[tuple[bool, int]]) -> None:
+    size = clusters[0][1]
+    own = [hit for hit, _ in clusters]
+    once = s.clopper_pearson(sum(own), len(own))
+    found = s.clustered_proportion(np.repeat(own, size), np.repeat(np.arange(len(own)), size))
+    assert found.value == pytest.approx(once.value)
+    assert found.n == size * len(own)
+    assert found.low <= once.low + 1e-9 + (0.02 if size == 1 else 0)
+    assert found.high >= once.high - 1e-9 - (0.02 if size == 1 else 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=60))
+def test_a_clustered_interval_is_in_order_and_forgets_names_and_sequence(pairs: list[tuple[bool, int]]) -> None:
+    hits, groups = [h for h, _ in pairs], [g for _, g in pairs]
+    found = s.clustered_proportion(hits, groups)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    again = s.clustered_proportion(hits[::-1], [7 - g for g in groups[::-1]])
+    assert (again.low, again.high) == pytest.approx((found.low, found.high))
+
+
+def test_a_clustered_proportion_of_nothing_is_an_error() -> None:
+    with pytest.raises(NoData):
+        s.clustered_proportion([], [])

@@ -47,6 +47,44 @@ def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> Interval:
     return Interval(hits / n, low, high, n)
 
 
+def clustered_proportion(hits: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> Interval:
+    """Two-sided interval of the share of hits among items that come in clusters (Korn and Graubard 1998).
+
+    The exact interval at the effective sample size: n / design effect, shrunk by the squared ratio of Student's quantiles for n - 1 and
+    clusters - 1 degrees of freedom, at most n. Where all items agree no design effect can be seen: each cluster counts once. With every
+    item its own cluster it is Clopper and Pearson's.
+
+    Args:
+        hits: bool [items].
+        groups: a number for each item's cluster.
+
+    Raises:
+        NoData: there is no item.
+    """
+    from scipy.stats import beta, t
+
+    found = np.asarray(hits, bool)
+    n = len(found)
+    if n < 1:
+        raise NoData("a proportion needs at least one trial")
+    _, own = np.unique(np.asarray(groups), return_inverse=True)
+    sizes, k = np.bincount(own), int(own.max()) + 1
+    if k == n:
+        return clopper_pearson(int(found.sum()), n, level)
+    share = float(found.mean())
+    residuals = np.bincount(own, found) - share * sizes
+    variance = k / (k - 1) * float(residuals @ residuals) / n**2 if k > 1 else 0.0
+    tail = (1 - level) / 2
+    if variance > 0:
+        effective = min(n, share * (1 - share) / variance * (float(t.ppf(tail, n - 1)) / float(t.ppf(tail, k - 1))) ** 2)
+    else:
+        effective = float(k)
+    x = share * effective
+    low = 0.0 if share == 0 else float(beta.ppf(tail, x, effective - x + 1))
+    high = 1.0 if share == 1 else float(beta.ppf(1 - tail, x + 1, effective - x))
+    return Interval(share, low, high, n)
+
+
 def upper_bound(hits: int, n: int, level: float = LEVEL) -> float:
     """One-sided Clopper-Pearson upper bound of a rate: with no hit in n, 1 - (1 - level) ** (1 / n).
 

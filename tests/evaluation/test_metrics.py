@@ -19,7 +19,13 @@ THRESHOLD = 0.5
 
 def result(labels: list[bool], scores: list[float], name: str = "a", kind: str = "prompt", **traits: Any) -> SetResult:
     items = tuple(
-        Item(Exchange(str(n), (Turn("user", "x"),)), y, traits.get("slice", "s"), traits.get("family"), traits.get("clause") if y else None)
+        Item(
+            Exchange(str(n), (Turn("user", f"x{n}"),)),
+            y,
+            traits.get("slice", "s"),
+            traits.get("family"),
+            traits.get("clause") if y else None,
+        )
         for n, y in enumerate(labels)
     )
     outcomes = tuple(

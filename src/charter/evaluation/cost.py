@@ -7,41 +7,47 @@ it counts in seconds only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from charter.evaluation.run import Outcome, Results
+from charter.evaluation.upstream import Upstream, upstream
 from charter.guard.folder import Guard
 from charter.models.backbone import Piece
 from charter.records import Exchange
 from charter.statistics import Interval, ratio
 
-EMBEDDED_UPSTREAM = 212e6
-"""FLOPs a token of SmolLM2-135M-Instruct: 2 for each of the 106 million weights of its 30 blocks."""
 NAMES = ("probe", "value head")
 """Of the stages after the screen."""
 TIMED_TOKENS = 512
 """Tokens at which stages are timed."""
 
 
-def cost(guard: Guard, upstream_flops_per_token: float | None = None, results: Results | None = None) -> dict[str, Any]:
+def cost(
+    guard: Guard, asked: Upstream | None = None, results: Results | None = None, timed: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """The `cost` part of evaluation.json.
 
     Args:
-        upstream_flops_per_token: 2 for each active weight of the guarded model; the embedded model's where None.
+        asked: the guarded model; the embedded one where None.
         results: what was evaluated; where None, every stage is taken to read everything.
+        timed: what `seconds` found; no seconds are told where None.
     """
     rates = _rates(shares(guard, results))
     spent = sum(rate * stage.flops_per_token for rate, stage in zip(rates, guard.cascade.stages, strict=True))
-    upstream = upstream_flops_per_token or EMBEDDED_UPSTREAM
+    against = asked or upstream()
+    own = timed["guard"] if timed else None
+    theirs = 1 / against.tokens_per_second if against.tokens_per_second else None
     return {
         "guard_flops_per_token": spent,
-        "upstream_flops_per_token": upstream,
-        "overhead": spent / upstream,
+        "upstream_flops_per_token": against.flops_per_token,
+        "overhead": spent / against.flops_per_token,
         "escalation_rate": rates[-1],
+        "upstream": {"name": against.name, "parameters": against.parameters, "source": against.source},
+        "seconds": {"guard": own, "upstream": theirs, "overhead": own / theirs if own and theirs else None},
     }
 
 

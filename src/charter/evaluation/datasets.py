@@ -35,6 +35,17 @@ class Item:
     """How the text was disguised; None where nobody knows."""
     clause: str | None = None
     """The restricted clause it breaks; None on harmless items and on data labelled by other rules."""
+    parent: str | None = None
+    """What it was made from, or the conversation it is part of; None where nobody knows."""
+    language: str | None = None
+    """Of its last turn, two letters; None where nobody said."""
+    held_out: bool | None = None
+    """Whether training saw nothing of its family; None where nobody knows."""
+
+    @property
+    def cluster(self) -> object:
+        """Items with the same are not independent: those of one parent, or replies to one prompt."""
+        return self.parent or self.exchange.prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +94,13 @@ def from_examples(examples: Iterable[Example], split: str = "test") -> list[Set]
     """
     prompts: list[Item] = []
     replies: list[Item] = []
+    examples = list(examples)
+    taught = {e.family for e in examples if e.split == "train"}
     for e in examples:
         if e.split != split:
             continue
         harmful = e.prompt_restricted if e.reply_restricted is None else e.reply_restricted
-        item = Item(e.exchange, harmful, e.slice, e.family, e.clause if harmful else None)
+        item = Item(e.exchange, harmful, e.slice, e.family, e.clause if harmful else None, e.parent, None, e.family not in taught)
         (prompts if e.reply_restricted is None else replies).append(item)
     if not prompts and not replies:
         raise NoData(f"the examples have no row in the split {split!r}; synthesize more of them")
@@ -154,7 +167,7 @@ def _load(file: Path) -> list[Set]:
             elif label not in LABELS:
                 left_out.setdefault(kind, Counter())[f"label {label}"] += 1
             else:
-                items[kind].append(Item(_exchange(row, KINDS[kind], where), LABELS[label], name))
+                items[kind].append(Item(_exchange(row, KINDS[kind], where), LABELS[label], name, **_told(row)))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{file}: can't be read ({error}); copy the file again") from error
     if not items:
@@ -168,6 +181,13 @@ def _word(row: dict[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise DataError(f"{where}: the row needs a `{key}`, a word such as {'prompt' if key == 'kind' else 'harmful'!r}")
     return value
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row may say of its origin: `parent` or `conversation`, and `lang`."""
+    parent = next((str(row[key]) for key in ("parent", "conversation") if row.get(key)), None)
+    lang = row.get("lang")
+    return {"parent": parent, "language": lang[:2].lower() if isinstance(lang, str) and len(lang) >= 2 else None}
 
 
 def _exchange(row: dict[str, Any], view: View, where: str) -> Exchange:

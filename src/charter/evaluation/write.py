@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from charter.evaluation import metrics
 from charter.evaluation.cost import cost, seconds, stages
 from charter.evaluation.datasets import Set
+from charter.evaluation.paired import against
 from charter.evaluation.run import Results, evaluate
 from charter.evaluation.streaming import REPLAYS, Grade, replayable, streaming
+from charter.evaluation.upstream import Upstream
 from charter.guard.folder import Guard
 from charter.records import write_text
 
@@ -25,9 +27,11 @@ def measure(
     *,
     seed: int = 0,
     replays: int = REPLAYS,
-    upstream_flops_per_token: float | None = None,
+    upstream: Upstream | None = None,
+    versus: Guard | None = None,
     command: str | None = None,
     grade: Grade | None = None,
+    more: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, Any], Results]:
     """Score, count, replay, price; write `out`/evaluation.json. A run that was killed goes on from `out`/scores.jsonl.
@@ -35,6 +39,9 @@ def measure(
     Args:
         replays: restricted replies to stream; 0 for none.
         command: what the user typed, kept so that the run can be repeated.
+        upstream: the model that the cost is held against; the embedded one where None.
+        versus: another guard, which scores the same items; the two are compared.
+        more: further parts of evaluation.json.
         grade: says what a truncated reply still does; see `streaming`.
         progress: called with the number of items scored since the last call.
 
@@ -45,17 +52,21 @@ def measure(
         NoData: no set has an item that can be scored.
     """
     results = evaluate(guard, sets, seed, progress, out / "scores.jsonl")
+    other = evaluate(versus, sets, seed, progress, out / "scores.jsonl") if versus else None
+    timed = seconds(guard, results)
     evaluation = {
         **figures(guard, results),
         "streaming": {
             **streaming(guard, replayable(guard, sets, replays, seed), seed, grade),
             "seconds_per_token": seconds(guard, results),
         },
-        "cost": cost(guard, upstream_flops_per_token, results),
+        "cost": cost(guard, upstream, results, timed),
         "stages": stages(guard, results),
         "point": guard.point,
+        "against": against(versus, results, other) if versus and other else None,
         "left_out": results.left_out,
         "command": command,
+        **(more or {}),
     }
     write(out / "evaluation.json", evaluation)
     return evaluation, results
@@ -72,6 +83,8 @@ def figures(guard: Guard, results: Results) -> dict[str, Any]:
         "slices": metrics.slices(results),
         "families": metrics.families(results),
         "clauses": metrics.clauses(results),
+        "languages": metrics.languages(results),
+        "held_out": metrics.held_out(results),
     }
 
 
