@@ -52,11 +52,15 @@ def of_set(result: SetResult, seed: int) -> dict[str, Any]:
 
 def _by_view(result: SetResult, seed: int) -> dict[str, Any]:
     """The figures of each view by itself, where more than one judges the set; `recall` and `fpr` are at its own threshold."""
-    y, found = result.labels, {}
+    y, groups, found = result.labels, clusters(result.items), {}
     for view in result.outcomes[0].by:
         flagged, scores = (np.array([outcome.by[view][n] for outcome in result.outcomes]) for n in range(2))
-        ranked = bootstrap(auroc, y, scores, seed) if y.any() and not y.all() else absent(len(y))
-        found[view] = {"auroc": ranked.as_dict(), "recall": _share(flagged[y]).as_dict(), "fpr": _share(flagged[~y]).as_dict()}
+        ranked = bootstrap(auroc, y, scores, seed, groups=groups) if y.any() and not y.all() else absent(len(y))
+        found[view] = {
+            "auroc": ranked.as_dict(),
+            "recall": share(flagged[y], groups[y]).as_dict(),
+            "fpr": share(flagged[~y], groups[~y]).as_dict(),
+        }
     return found
 
 
