@@ -24,27 +24,46 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="Tokens of all sets together: rows drawn by the seed, an equal share a set. 400000 take about 20 minutes on 2 cores.",
+            help="Tokens of all sets together: rows drawn by the seed, an equal share a set.",
         ),
     ] = None,
     seed: Seed = 0,
+    against: Annotated[
+        Path | None, typer.Option(help="Another guard to compare with on the same items: paired intervals and tests.")
+    ] = None,
+    against_upstream: Annotated[
+        str,
+        typer.Option(
+            help="The guarded model that the cost is held against: its active weights (8e9), or a listed name such as llama-3.1-8b."
+        ),
+    ] = "embedded",
+    upstream_rate: Annotated[float | None, typer.Option(min=1e-9, help="Tokens a second of that model, for its cost in seconds.")] = None,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Fit the screen again without each family: seconds a family; needs examples.parquet.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json.")] = False,
     point: Point = "quiet",
 ) -> None:
     """Measure a guard on labelled data. A killed run goes on where it stopped."""
     from charter.cli.progress import stages
     from charter.evaluation.datasets import from_examples, load_folder, sample, within
+    from charter.evaluation.leave_one_out import leave_one_out as leave_family_out
+    from charter.evaluation.upstream import upstream
     from charter.evaluation.write import measure
     from charter.guard.folder import load
     from charter.records import read_examples
     from charter.report.page import render
 
     data, out = data or guard.parent, out or guard.parent
-    sets = from_examples(read_examples(data)) if (data / "examples.parquet").is_file() else load_folder(data)
+    model = upstream(against_upstream, upstream_rate)
+    examples = list(read_examples(data)) if (data / "examples.parquet").is_file() or leave_one_out else None
+    sets = load_folder(data) if examples is None else from_examples(examples)
     sets = sample(sets, limit, seed) if limit else sets
     loaded = load(guard, point=point)
+    versus = load(against, point=point) if against else None
     sets = within(sets, max_tokens, loaded.cascade.length, seed) if max_tokens else sets
-    total, done = sum(len(s.items) for s in sets), 0
+    more = {"leave_one_family_out": leave_family_out(examples, loaded.budgets[0])} if examples and leave_one_out else None
+    total, done = sum(len(s.items) for s in sets) * (2 if versus else 1), 0
     with stages(quiet=as_json) as step:
 
         def progress(count: int) -> None:
@@ -53,7 +72,16 @@ def command(
             step("evaluate", done, total)
 
         evaluation, results = measure(
-            loaded, sets, out, seed=seed, command=shlex.join(["charter", *sys.argv[1:]]), grade=_grade, progress=progress
+            loaded,
+            sets,
+            out,
+            seed=seed,
+            command=shlex.join(["charter", *sys.argv[1:]]),
+            grade=_grade,
+            upstream=model,
+            versus=versus,
+            more=more,
+            progress=progress,
         )
         step("report", 0, 1)
         render(evaluation, results, loaded, out / "report.html")
