@@ -24,7 +24,7 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="Tokens of all sets together: rows drawn by the seed, an equal share a set. 400000 take about 20 minutes on 2 cores.",
+            help="Tokens of all sets together: rows drawn by the seed, an equal share a set.",
         ),
     ] = None,
     seed: Seed = 0,
