@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from charter.errors import DataError
 from charter.evaluation.datasets import Item, Set
 from charter.evaluation.run import Results
 from charter.evaluation.write import measure
@@ -176,3 +178,54 @@ def test_many_sets_keep_the_page_to_a_number_of_panels(guard: Guard, measured: M
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "The 2 smallest sets are in the table only" in page
     assert "set17</th>" in page
+
+
+def test_mistakes_are_veiled_until_they_are_opened_and_never_printed(measured: Measured, guard: Guard, tmp_path: Path) -> None:
+    evaluation, results = measured
+    silent = tuple(
+        replace(
+            s,
+            outcomes=tuple(
+                replace(o, verdict=replace(o.verdict, flagged=not i.positive)) for i, o in zip(s.items, s.outcomes, strict=True)
+            ),
+        )
+        for s in results.sets
+    )
+    render(evaluation, replace(results, sets=silent), guard, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    checked(page)
+    assert page.count('<details class="case">') == 16
+    assert "Misses: restricted, and passed" in page
+    assert "False alarms: harmless, and flagged" in page
+    assert re.search(r"summary, \.screen, \.cases \{ display: none", page)
+
+
+def test_what_other_commands_left_beside_the_page_is_shown(measured: Measured, guard: Guard, tmp_path: Path) -> None:
+    interval = {"value": 1e-3, "low": 1e-4, "high": 1e-2, "n": 1000}
+    rows = [{"n": n, "worst": interval, "maximum": interval} for n in (1e4, 1e6)]
+    told = {"m": 1000, "level": 0.9, "largest": 1e-4, "forecasts": rows, "warnings": ["the tail has not settled"]}
+    redteam = {"overall": {"success": {**interval, "n": 77}}, "queries": {"used": 80, "budget": 100}, "strategies": {"plain": {}}}
+    (tmp_path / "forecast.json").write_text(json.dumps(told))
+    (tmp_path / "redteam.json").write_text(json.dumps(redteam))
+    render(*measured, guard, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    checked(page)
+    assert page.count("<svg") == 4
+    assert "the tail has not settled" in page
+    assert "n = 77" in page
+
+
+def test_a_damaged_file_beside_the_page_is_named(measured: Measured, guard: Guard, tmp_path: Path) -> None:
+    (tmp_path / "forecast.json").write_text("[1, 2")
+    with pytest.raises(DataError, match="forecast.json"):
+        render(*measured, guard, tmp_path / "report.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["forecast.json"]
+
+
+def test_the_peers_table_names_a_harness_for_every_figure(page: str) -> None:
+    from charter.report.page import _peers
+
+    peers = _peers()
+    assert {row["harness"] for row in peers["rows"]} == set(peers["harnesses"])
+    assert all(0 <= row["value"] <= 100 for row in peers["rows"])
+    assert "Not a ranking" in page

@@ -51,7 +51,9 @@ def command(
     from charter.evaluation.upstream import upstream
     from charter.evaluation.write import measure
     from charter.guard.folder import load
-    from charter.records import read_examples
+    from charter.guard.shipped import place
+    from charter.records import read_examples, write_text
+    from charter.report.markdown import report, with_measured
     from charter.report.page import render
 
     data, out = data or guard.parent, out or guard.parent
@@ -85,6 +87,9 @@ def command(
         )
         step("report", 0, 1)
         render(evaluation, results, loaded, out / "report.html")
+        write_text(out / "report.md", report(evaluation))
+        folder = place(guard)
+        write_text(out / "model-card.md", with_measured((folder / "card.md").read_text(encoding="utf-8"), evaluation))
         step("report", 1, 1)
     typer.echo((out / "evaluation.json").read_text() if as_json else _table(evaluation))
     typer.echo(f"report: {out / 'report.html'}", err=True)

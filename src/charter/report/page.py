@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from charter.evaluation.run import Results, SetResult
 from charter.guard.folder import Guard
-from charter.records import write_text
+from charter.records import parse_object, write_text
 from charter.report import figures
 from charter.report.caveats import HELD_OUT, caveats, percent
+from charter.report.fan import fan
 from charter.report.heatmap import heat_map
+from charter.report.worst import false_alarms, misses
 
 ORDINARY, NEAR, PUBLIC, REPLIES, REFUSALS = GROUPS = (
     "Ordinary prompts",
@@ -42,7 +44,34 @@ def render(evaluation: dict[str, Any], scores: Results, guard: Guard, out: Path)
         MissingExtra: matplotlib or jinja2 is not installed.
     """
     figures.require()
-    write_text(out, _filled({**_text_parts(evaluation, scores, guard), **_figures(evaluation, scores, guard)}))
+    beside = {"redteam": _beside(out.with_name("redteam.json")), "forecast": forecast_part(_beside(out.with_name("forecast.json")))}
+    write_text(out, _filled({**_text_parts(evaluation, scores, guard), **_figures(evaluation, scores, guard), **beside}))
+
+
+def forecast_part(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the page says of a forecast that `charter forecast --json` told; None where there is none with two numbers of queries."""
+    if told is None or len(told.get("forecasts", ())) < 2:
+        return None
+    return {
+        "figure": fan(told),
+        "source": f"Extrapolated from {told['m']:,} queries by charter forecast.",
+        "m": told["m"],
+        "level": told["level"],
+        "warnings": told.get("warnings", ()),
+    }
+
+
+def _beside(path: Path) -> dict[str, Any] | None:
+    """A file that another command may have left beside the page.
+
+    Raises:
+        DataError: it is there and holds no JSON object.
+    """
+    return parse_object(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+
+
+def _peers() -> dict[str, Any]:
+    return parse_object((resources.files("charter.report") / "peers.json").read_text(encoding="utf-8"), "peers.json")
 
 
 def _filled(context: dict[str, Any]) -> str:
@@ -69,6 +98,13 @@ def _text_parts(evaluation: dict[str, Any], scores: Results, guard: Guard) -> di
         "backbone": guard.record.backbone,
         "layers": guard.record.layers,
         "titles": {c.id: c.title for c in guard.constitution.clauses},
+        "languages": evaluation.get("languages", {}),
+        "held_out": evaluation.get("held_out"),
+        "left_one_out": evaluation.get("leave_one_family_out"),
+        "against": evaluation.get("against"),
+        "missed": misses(scores),
+        "alarms": false_alarms(scores),
+        "peers": _peers(),
         "heat": heat_map(guard, scores),
         "groups": slice_groups(evaluation),
         "n_items": sum(len(s.items) for s in scores.sets),
