@@ -327,7 +327,10 @@ def contrast(a: list[float], b: list[float]) -> float:
 def test_a_narrow_page_does_not_scroll_sideways(opens: Open, path: str) -> None:
     tab = opens(path=path, look={"viewport": {"width": 400, "height": 800}})
     if not path:
-        tab.ask("A story, please.", STORMY + " " + "x" * 300)
+        for prompt in ("hello", "A story, please."):
+            tab.ask(prompt, *re.findall(r"\S+ ?", CALM * 9 + " " + "x" * 300 + " " + STORMY))
+        below = "document.querySelector('.exchange:last-child').getBoundingClientRect().bottom - document.getElementById('composer').getBoundingClientRect().top"
+        assert tab.evaluate(below) <= 1  # the window has followed the reply to its end
     assert tab.evaluate("document.documentElement.scrollWidth") <= 400
 
 
