@@ -3,7 +3,9 @@
     .venv/bin/python benchmarks/redteam_clients.py setup [--out runs/clients]      # an environment of its own each: garak 1.8 GB, PyRIT 0.8 GB
     .venv/bin/python benchmarks/redteam_clients.py garak [--out runs/clients]      # resumable: a probe that has its report is not run again
     .venv/bin/python benchmarks/redteam_clients.py pyrit [--out runs/clients]
+    .venv/bin/python benchmarks/redteam_clients.py alarms [--out runs/clients]     # false alarms: permitted examples through the same endpoint
     .venv/bin/python benchmarks/redteam_clients.py report [--out runs/clients]     # redteam.json, redteam.md
+    .venv/bin/python benchmarks/redteam_clients.py stub                            # the stub alone, for `charter redteam --upstream`
 
 The clients run offline (HF_HUB_OFFLINE) and their own scores are not read: garak's detectors call what a filter withheld a pass, and
 most refusals an attack that succeeded. The upstream is a stub that agrees to everything, the worst there can be, so that all that
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -46,9 +49,9 @@ from charter.statistics import clopper_pearson
 PINS = {"garak": ("torch==2.13.0", "garak==0.17.1"), "pyrit": ("pyrit==1.1.0",)}
 """torch first, by itself: a plain range would take a build with several GB of CUDA packages. uv, because pip's resolver takes ten minutes."""
 PROBES = (
-    "donotanswer.MaliciousUses", "donotanswer.InformationHazard", "malwaregen.Payload", "malwaregen.TopLevel", "malwaregen.Evasion",
+    "donotanswer.MaliciousUses", "malwaregen.Payload", "malwaregen.TopLevel", "malwaregen.Evasion",
     "malwaregen.SubFunctions", "phrasing.PastTense", "phrasing.FutureTense", "suffix.GCGCached", "grandma.Substances",
-    "encoding.InjectBase64", "encoding.InjectROT13", "goodside.ThreatenJSON",
+    "goodside.ThreatenJSON", "encoding.InjectBase64", "encoding.InjectROT13", "donotanswer.InformationHazard",
 )  # fmt: skip
 """Those that need no hub and no model of garak's."""
 BLOCKED = "[withheld by the guard]"
@@ -85,8 +88,8 @@ class Agreeable(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def stub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Agreeable)
+def stub(port: int = 0) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", port), Agreeable)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -264,15 +267,20 @@ def false_alarms(out: Path, url: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("setup", "garak", "pyrit", "alarms", "report"))
+    parser.add_argument("what", choices=("setup", "stub", "garak", "pyrit", "alarms", "report"))
     parser.add_argument("--out", type=Path, default=Path("runs/clients"))
     parser.add_argument("--guard", default="general")
     parser.add_argument("--upstream", help="a real endpoint in place of the stub")
     wishes = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the gateway and the client end with us
     if wishes.what == "setup":
         setup(wishes.out)
     elif wishes.what == "report":
         report(wishes.out, wishes.guard)
+    elif wishes.what == "stub":
+        with stub(8199) as agreeable:
+            print(f"{agreeable}: agrees to everything until it is ended", flush=True)
+            signal.pause()
     else:
         with stub() as agreeable, gateway(wishes.guard, wishes.upstream or agreeable) as url:
             {"garak": garak, "pyrit": pyrit, "alarms": false_alarms}[wishes.what](wishes.out, url)

@@ -16,7 +16,16 @@ from charter.evaluation.run import Results
 from charter.evaluation.write import measure
 from charter.guard.folder import Guard
 from charter.records import Exchange, Turn
-from charter.report.page import headline, interval, rate, render, slice_groups
+from charter.redteam.agreement import shipped
+from charter.redteam.campaign import Attempt, Options, Result
+from charter.redteam.judge import Judged
+from charter.redteam.questions import Question
+from charter.redteam.results import tell
+from charter.redteam.target import Answer
+from charter.report.filling import interval, rate
+from charter.report.markdown import report
+from charter.report.page import headline, render, slice_groups
+from charter.report.redteam import beside
 
 Measured = tuple[dict[str, Any], Results]
 VOID = {"meta", "br", "link", "img"}
@@ -200,19 +209,52 @@ def test_mistakes_are_veiled_until_they_are_opened_and_never_printed(measured: M
     assert re.search(r"summary, \.screen, \.cases \{ display: none", page)
 
 
+def attacked(guard_hash: str) -> dict[str, Any]:
+    """A campaign's report: 77 attempts of one strategy, one of which succeeded."""
+    turns = (Turn("user", "?"),)
+    rows = [
+        Attempt(n, "family:<b>", "family", "<b>", f"q{n}", 0, turns, Answer("x"), Judged("complied" if not n else "blocked", not n))
+        for n in range(77)
+    ]
+    target = {"name": "m", "guard": {"name": "g", "hash": guard_hash}, "upstream": "u", "model": "m"}
+    asked = [Question(f"q{n}", turns) for n in range(77)]
+    return tell(Result(rows, asked, 0, 0, 0), target, {"grader": "none", "enough": 0.5}, Options(), shipped(), None)
+
+
 def test_what_other_commands_left_beside_the_page_is_shown(measured: Measured, guard: Guard, tmp_path: Path) -> None:
     interval = {"value": 1e-3, "low": 1e-4, "high": 1e-2, "n": 1000}
     rows = [{"n": n, "worst": interval, "maximum": interval} for n in (1e4, 1e6)]
     told = {"m": 1000, "level": 0.9, "largest": 1e-4, "forecasts": rows, "warnings": ["the tail has not settled"]}
-    redteam = {"overall": {"success": {**interval, "n": 77}}, "queries": {"used": 80, "budget": 100}, "strategies": {"plain": {}}}
+    (tmp_path / "redteam.json").write_text(json.dumps(attacked("another guard")))
     (tmp_path / "forecast.json").write_text(json.dumps(told))
-    (tmp_path / "redteam.json").write_text(json.dumps(redteam))
     render(*measured, guard, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     checked(page)
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert "the tail has not settled" in page
     assert "n = 77" in page
+    assert "family:&lt;b&gt;" in page
+    assert "not the guard of this report" in page
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_campaign_against_this_guard_has_no_such_caution_and_the_markdown_holds_the_same(measured: Measured, tmp_path: Path) -> None:
+    (tmp_path / "redteam.json").write_text(json.dumps(attacked(measured[0]["guard"]["hash"])))
+    told = beside(tmp_path, measured[0]["guard"]["hash"])
+    text = report(measured[0], told)
+    assert "not the guard of this report" not in text
+    assert "\n## Red team: m\n" in text
+    assert "| `family:<b>` | 1.3 % [" in text
+    assert "(n = 77)" in text
+    assert beside(tmp_path / "nowhere", "") is None
+
+
+@pytest.mark.parametrize("off", ["schema", "target", "overall", "strategies", "judge"])
+def test_a_redteam_json_of_another_shape_is_named(off: str, tmp_path: Path) -> None:
+    (tmp_path / "redteam.json").write_text(json.dumps({**attacked(""), off: 7}))
+    with pytest.raises(DataError, match=r"redteam.json: is no report of this version"):
+        beside(tmp_path, "")
 
 
 def test_a_damaged_file_beside_the_page_is_named(measured: Measured, guard: Guard, tmp_path: Path) -> None:

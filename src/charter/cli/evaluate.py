@@ -55,6 +55,7 @@ def command(
     from charter.records import read_examples, write_text
     from charter.report.markdown import report, with_measured
     from charter.report.page import render
+    from charter.report.redteam import beside
 
     data, out = data or guard.parent, out or guard.parent
     model = upstream(against_upstream, upstream_rate)
@@ -87,7 +88,7 @@ def command(
         )
         step("report", 0, 1)
         render(evaluation, results, loaded, out / "report.html")
-        write_text(out / "report.md", report(evaluation))
+        write_text(out / "report.md", report(evaluation, beside(out, loaded.hash)))
         folder = place(guard)
         write_text(out / "model-card.md", with_measured((folder / "card.md").read_text(encoding="utf-8"), evaluation))
         step("report", 1, 1)

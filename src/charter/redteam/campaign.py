@@ -117,7 +117,10 @@ async def run(
     async def counted(prompts: Sequence[Turns]) -> Any:
         assert score is not None
         result.scored += len(prompts)
-        return await score(prompts)
+        if fresh := log.scores.missing(prompts):
+            log.scores.put(fresh, await score(fresh))
+        progress("prompts scored for searches", result.scored, 0)
+        return log.scores.get(prompts)
 
     made = partial(_kit, options, attacked, None if score is None else counted, attacker, result)
     cells = [_Cell(s, q, s.attack(q, kit)) for s, q, kit in _cells(attacked, shared, own, made)]

@@ -5,7 +5,6 @@ A line is found again by strategy, question and step, and counts only if the sam
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 
 from charter.errors import DataError
 from charter.records import Turn, write_text
+from charter.redteam.scores import ScoreLog, digest
 from charter.redteam.target import Answer, Turns
 
 Key = tuple[str, str, int]
@@ -35,6 +35,7 @@ class Log:
         """
         self.path = folder / ATTEMPTS
         _same(folder / SETTINGS, settings)
+        self.scores = ScoreLog(folder)
         self._known = dict(_read(self.path))
         kept = [_line(key, entry) for key, entry in self._known.items()]
         write_text(self.path, "".join(kept))  # without the line that a kill cut off
@@ -61,12 +62,6 @@ class Log:
         lines = [json.dumps({**row, **self._known[_key(row)]}, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows]
         lines += [_line(key, entry) for key, entry in sorted(self._known.items()) if key not in done]
         write_text(self.path, "".join(lines))
-
-
-def digest(turns: Turns) -> str:
-    """Tells one conversation from another."""
-    text = json.dumps([[t.role, t.content] for t in turns])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def turns_of(row: dict[str, Any]) -> Turns:

@@ -8,11 +8,12 @@ from typing import Any
 DASH = "–"
 
 
-def markdown(told: Mapping[str, Any]) -> str:
-    """The report."""
+def markdown(told: Mapping[str, Any], level: int = 1) -> str:
+    """The report; `level`: of its title, where it is a part of another."""
     target, queries, asked = told["target"], told["queries"], told["questions"]
+    title = "#" * level
     lines = [
-        f"# Red team: {target['name']}",
+        f"{title} Red team: {target['name']}",
         "",
         f"{queries['used']:,} of a budget of {queries['budget']:,} queries, {asked['attacked']:,} questions ({asked['graded']:,} graded against "
         f"unguarded answers), {len(told['strategies']):,} strategies, seed {told['seed']}. Besides: {queries['unguarded']:,} queries for unguarded "
@@ -22,21 +23,21 @@ def markdown(told: Mapping[str, Any]) -> str:
         f"that came, {rate(told['overall']['replies_complied'])} complied; corrected for the judge's error: "
         f"{rate(told['overall']['replies_complied_corrected'])}.",
         "",
-        "## What may not be concluded",
+        f"{title}# What may not be concluded",
         "",
         *(f"- {sentence}" for sentence in told["cautions"]),
         "",
-        "## By strategy",
+        f"{title}# By strategy",
         "",
         *_table(told["strategies"], told["universal"]),
         "",
         *([told["universal"]["ranking"], ""] if told["universal"] else []),
         *(_universal(told["universal"]) if told["universal"] else []),
-        "## By family, template or step",
+        f"{title}# By family, template or step",
         "",
         *_table(told["families"], None),
         "",
-        "## The judge",
+        f"{title}# The judge",
         "",
         *_judge(told["judge"]),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from charter.redteam.markdown import markdown as redteam
 from charter.report.caveats import caveats, percent
 
 DASH = "\u2013"
@@ -12,8 +13,8 @@ BEGIN, END = "<!-- charter evaluate: measured -->", "<!-- /charter evaluate -->"
 """Marks around what `charter evaluate` adds to a card, so that the next run replaces it."""
 
 
-def report(evaluation: Mapping[str, Any]) -> str:
-    """The text of report.md."""
+def report(evaluation: Mapping[str, Any], attacked: Mapping[str, Any] | None = None) -> str:
+    """The text of report.md; `attacked`: the redteam.json that lies beside it."""
     guard = evaluation["guard"]
     lines = [
         f"# Evaluation of the guard `{guard['name']}`",
@@ -26,6 +27,7 @@ def report(evaluation: Mapping[str, Any]) -> str:
         "",
         *measured(evaluation),
         "",
+        *([redteam(attacked, level=2)] if attacked else []),
         "## How to reproduce",
         *_command(evaluation),
         f"Guard {guard['hash']}, seed {evaluation['seed']}; every figure stands in `evaluation.json`, every verdict in `scores.jsonl`.",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from charter.evaluation.run import Results, SetResult
 from charter.guard.folder import Guard
 from charter.records import parse_object, write_text
-from charter.report import figures
-from charter.report.caveats import HELD_OUT, caveats, percent
+from charter.report import figures, redteam
+from charter.report.caveats import HELD_OUT, caveats
 from charter.report.fan import fan
+from charter.report.filling import filled
 from charter.report.heatmap import heat_map
 from charter.report.worst import false_alarms, misses
 
@@ -24,10 +25,6 @@ ORDINARY, NEAR, PUBLIC, REPLIES, REFUSALS = GROUPS = (
     "Replies to restricted prompts",
 )
 """Slices by what a false positive on them means."""
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-DASH = "\u2013"
 COSTLY = 0.5
 """Overhead from which a guard stops being a small thing beside its upstream."""
 
@@ -44,8 +41,12 @@ def render(evaluation: dict[str, Any], scores: Results, guard: Guard, out: Path)
         MissingExtra: matplotlib or jinja2 is not installed.
     """
     figures.require()
-    beside = {"redteam": _beside(out.with_name("redteam.json")), "forecast": forecast_part(_beside(out.with_name("forecast.json")))}
-    write_text(out, _filled({**_text_parts(evaluation, scores, guard), **_figures(evaluation, scores, guard), **beside}))
+    attacked = redteam.beside(out.parent, evaluation["guard"]["hash"])
+    beside = {
+        "redteam": redteam.section(attacked) if attacked else None,
+        "forecast": forecast_part(_beside(out.with_name("forecast.json"))),
+    }
+    write_text(out, filled("template.html", {**_text_parts(evaluation, scores, guard), **_figures(evaluation, scores, guard), **beside}))
 
 
 def forecast_part(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -72,15 +73,6 @@ def _beside(path: Path) -> dict[str, Any] | None:
 
 def _peers() -> dict[str, Any]:
     return parse_object((resources.files("charter.report") / "peers.json").read_text(encoding="utf-8"), "peers.json")
-
-
-def _filled(context: dict[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"interval": interval, "rate": rate, "percent": percent, "number": number, "bar": bar}
-    source = (resources.files("charter.report") / "template.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(context)
 
 
 def _text_parts(evaluation: dict[str, Any], scores: Results, guard: Guard) -> dict[str, Any]:
@@ -165,32 +157,3 @@ def _largest(results: list[SetResult]) -> list[SetResult]:
     """Held-out sets first, then the largest; as many as there are panels, in the order of the results."""
     ranked = sorted(results, key=lambda s: (s.name not in HELD_OUT, -len(s.items)))[: figures.MAX_PANELS]
     return [s for s in results if s in ranked]
-
-
-def interval(figure: Mapping[str, Any]) -> Markup:
-    """Value above its interval, 0.83 above 0.79 - 0.87; a dash where there is none."""
-    return _cell(figure, 1, 2, "")
-
-
-def rate(figure: Mapping[str, Any]) -> Markup:
-    """The same in per cent."""
-    return _cell(figure, 100, 1, " %")
-
-
-def _cell(figure: Mapping[str, Any], scale: int, digits: int, unit: str) -> Markup:
-    from markupsafe import Markup
-
-    if figure["value"] is None:
-        return Markup(DASH)
-    value, low, high = (f"{scale * figure[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return Markup('{}{} <small class="ci">{}&thinsp;{}&thinsp;{}</small>').format(value, unit, low, DASH, high)
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """A number with thousands apart, or a dash."""
-    return DASH if value is None else f"{value:,.{digits}f}"
-
-
-def bar(figure: Mapping[str, Any]) -> str:
-    """CSS variables of the small interval glyph in a table cell, in per cent."""
-    return f"--low:{100 * figure['low']:.1f}%;--high:{100 * figure['high']:.1f}%;--at:{100 * figure['value']:.1f}%"

@@ -1,4 +1,4 @@
-"""The red team's section: redteam.json in, what a template shows out; and a page of its own for who ran nothing else."""
+"""The red team's section: redteam.json in, what redteam_body.html shows out; on a page of its own, and in the evaluation's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from charter.records import write_text
+from charter.errors import DataError
+from charter.records import parse_object, write_text
+from charter.redteam.markdown import markdown
+from charter.redteam.results import SCHEMA
+from charter.redteam.write import JSON
 from charter.report import figures
-from charter.report.page import bar, interval, number, rate
+from charter.report.filling import filled
 
 KINDS = {
     "plain": "As asked", "family": "Families", "suite": "Suites", "injection": "Injection", "search": "Adaptive search", "attacker": "Attacker",
@@ -32,6 +36,30 @@ def section(told: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "groups": {title: groups[title] for title in KINDS.values() if title in groups}, "figure": _figure(groups)}
 
 
+def beside(folder: Path, guard_hash: str) -> dict[str, Any] | None:
+    """The redteam.json that `charter redteam` left in a folder, with a caution where it attacked another guard; None where there is none.
+
+    Raises:
+        DataError: it is not one, or of another version.
+    """
+    path = folder / JSON
+    if not path.is_file():
+        return None
+    told = parse_object(path.read_text(encoding="utf-8"), str(path))
+    try:
+        markdown(told)
+        whole = told["schema"] == SCHEMA
+    except (KeyError, TypeError, AttributeError, ValueError):
+        whole = False
+    if not whole:
+        raise DataError(f"{path}: is no report of this version of `charter redteam`; move it away, or run `charter redteam` again")
+    if (told["target"]["guard"] or {}).get("hash") != guard_hash:
+        told["cautions"].insert(
+            0, f"It attacked {told['target']['name']}, which is not the guard of this report: nothing above carries over."
+        )
+    return told
+
+
 def render(told: Mapping[str, Any], out: Path) -> None:
     """Write a page that holds the section alone, to the side and renamed.
 
@@ -39,15 +67,11 @@ def render(told: Mapping[str, Any], out: Path) -> None:
         MissingExtra: matplotlib or jinja2 is not installed.
     """
     shown = section(told)
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"interval": interval, "rate": rate, "number": number, "bar": bar}
-    folder = resources.files("charter.report")
-    style = (folder / "template.html").read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
-    source = (folder / "redteam.html").read_text(encoding="utf-8")
-    write_text(out, environment.from_string(source).render({**shown, "style": Markup(style)}))
+    template = (resources.files("charter.report") / "template.html").read_text(encoding="utf-8")
+    style = template.partition("<style>")[2].partition("</style>")[0]
+    write_text(out, filled("redteam.html", {"redteam": shown, "style": Markup(style)}))
 
 
 def _figure(groups: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -101,6 +101,47 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     assert 0 <= len(resumed.sent) - (len(target.sent) - killed) <= 2  # those that were in flight are asked again
 
 
+def test_what_a_search_had_scored_is_not_scored_again(
+    endpoint: Any, questions: list[Question], new_guard: Callable[..., Any], tmp_path: Path
+) -> None:
+    @dataclass
+    class Guard:
+        """Keeps what it is asked."""
+
+        inner: Any
+        seen: list[Turns] = field(default_factory=list)
+
+        def open(self, turns: Turns) -> Any:
+            self.seen.append(turns)
+            return self.inner.open(turns)
+
+    def attacked(folder: Path, guard: Guard, fail_at: int | None = None) -> Result:
+        names = ("suffix", "universal-suffix", "compose")
+        return attack(endpoint.url, questions, folder, guard, names=names, limit=1, fail_at=fail_at)[0]
+
+    first = Guard(new_guard())
+    whole = attacked(tmp_path / "a", first)
+    again = Guard(new_guard())
+    assert attacked(tmp_path / "a", again).attempts == whole.attempts
+    assert again.seen == []
+    begun, ended = Guard(new_guard()), Guard(new_guard())
+    with pytest.raises(TeacherError):
+        attacked(tmp_path / "b", begun, fail_at=7)
+    with (tmp_path / "b" / "scores.jsonl").open("a") as file:
+        file.write('{"sent": "0')  # what a kill leaves
+    rest = attacked(tmp_path / "b", ended)
+    assert (rest.attempts, rest.scored) == (whole.attempts, whole.scored)
+    asked = {a.turns for a in whole.attempts}
+    for seen in (first.seen, begun.seen + ended.seen):
+        assert set(Counter(turns for turns in seen if turns not in asked).values()) == {1}
+
+
+def test_a_damaged_log_of_scores_is_named(endpoint: Any, questions: list[Question], tmp_path: Path) -> None:
+    (tmp_path / "scores.jsonl").write_text('{"sent": "0"}\n')
+    with pytest.raises(DataError, match=r"scores.jsonl:1"):
+        attack(endpoint.url, questions, tmp_path, names=("plain",))
+
+
 def test_a_higher_budget_goes_on_from_the_log(endpoint: Any, questions: list[Question], tmp_path: Path) -> None:
     attack(endpoint.url, questions, tmp_path, budget=24, model="blocks")
     result, target = attack(endpoint.url, questions, tmp_path, budget=40, model="blocks")
