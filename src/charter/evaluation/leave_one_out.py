@@ -38,7 +38,7 @@ def leave_one_out(examples: Sequence[Example], budget: float) -> dict[str, Any]:
         "prompt": [e for e in examples if e.reply_restricted is None],
         "exchange": [e for e in examples if e.reply_restricted is not None],
     }
-    found = {view: _of_view(rows, view, budget) for view, rows in views.items()}
+    found: dict[str, dict[str, Any]] = {view: _of_view(rows, view, budget) for view, rows in views.items()}
     if not any(found.values()):
         raise NoData(f"no family but {PLAIN!r} has {LEAST} restricted rows in the dev and test splits, so none can be left out")
     return {"scorer": "screen", "budget": budget, "least": LEAST, **found}

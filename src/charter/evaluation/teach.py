@@ -123,8 +123,8 @@ def curve(
         beside = np.column_stack([text, z["random"]])
         ahead = bootstrap(_ahead, truth, beside, seed, RESAMPLED, kin)
         steps.append(Step(k, {how: interval(own) for how, own in z.items()}, interval(both), ahead))
-    told = (interval(judged[0][:, None]), judged[1]) if judged else (None, 0)
-    found = Curve(interval(by_rule[:, None]), *told, tuple(steps), len(x), seed, draws)
+    by_judge, faults = (interval(judged[0][:, None]), judged[1]) if judged else (None, 0)
+    found = Curve(interval(by_rule[:, None]), by_judge, faults, tuple(steps), len(x), seed, draws)
     return replace(found, advice=advice(found))
 
 

@@ -35,14 +35,8 @@ class Keyed:
             try:
                 key = self._key(Headers(scope=scope))
                 stack.enter_context(self._ring.using(key))
-            except HTTPProblem as problem:
-                await problem_response(scope["path"], problem)(scope, receive, send)
-                return
-            except TooMany as error:
-                wait = max(1, math.ceil(error.retry_after_s))
-                problem = HTTPProblem(
-                    429, f"{error}; try again in {wait} s", "rate_limit_error", "rate_limit_exceeded", {"retry-after": str(wait)}
-                )
+            except (HTTPProblem, TooMany) as error:
+                problem = _limited(error) if isinstance(error, TooMany) else error
                 await problem_response(scope["path"], problem)(scope, receive, send)
                 return
             scope[CLIENT], scope[MAX_BODY] = key.name, key.max_body
@@ -70,3 +64,8 @@ def _without_keys(scope: Scope) -> Scope:
     if scope["type"] == "http":
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in CARRY_KEYS]
     return scope
+
+
+def _limited(error: TooMany) -> HTTPProblem:
+    wait = max(1, math.ceil(error.retry_after_s))
+    return HTTPProblem(429, f"{error}; try again in {wait} s", "rate_limit_error", "rate_limit_exceeded", {"retry-after": str(wait)})

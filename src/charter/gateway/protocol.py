@@ -42,16 +42,20 @@ class Timed(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._read_due = _cancelled(self._read_due)
+        _cancel(self._read_due)
+        self._read_due = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._headers_due, self._read_due = _cancelled(self._headers_due), _cancelled(self._read_due)
+        _cancel(self._headers_due)
+        _cancel(self._read_due)
+        self._headers_due = self._read_due = None
 
     def _watch_headers(self) -> None:
         """The clock runs from when the connection could send a request until it has sent the headers of one."""
         if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
-            self._headers_due = _cancelled(self._headers_due)
+            _cancel(self._headers_due)
+            self._headers_due = None
         elif self._headers_due is None:  # a byte now and then does not stop it
             self._headers_due = self.loop.call_later(self.headers_timeout_s, self.transport.abort)
 
@@ -61,6 +65,6 @@ def timed(settings: Settings) -> type[Timed]:
     return type("TimedHTTP", (Timed,), {"headers_timeout_s": settings.headers_timeout_s, "write_timeout_s": settings.timeout_s})
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()

@@ -108,7 +108,8 @@ class Second:
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
             return session.prompt_verdict
-        session = self._kept.pop(turns[:-1], None) or self.guard.open(turns[:-1])
+        asked = turns[:-1]
+        session = self._kept.pop(asked) if asked in self._kept else self.guard.open(asked)
         session.push(turns[-1].content.encode("utf-8", "replace").decode())
         session.flush()
         return session.reply_verdict

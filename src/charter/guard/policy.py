@@ -71,7 +71,8 @@ class JointJudge:
     @property
     def clause_scores(self) -> NDArray[np.float64]:
         """Highest calibrated probability of each clause so far, by any view."""
-        return np.max([judge.clause_scores for judge in self._judges.values()], axis=0)
+        highest: NDArray[np.float64] = np.max([judge.clause_scores for judge in self._judges.values()], axis=0)
+        return highest
 
     @property
     def verdicts(self) -> dict[View, Verdict]:

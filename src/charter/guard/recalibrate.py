@@ -23,7 +23,7 @@ from charter.statistics import Interval
 
 BALANCED = 0.13
 """Budget of the balanced point; the guard's own where that is larger."""
-BALANCED_NEAR_MISSES = 2.75
+BALANCED_NEAR_MISSES = 2.5
 """Its budget for near misses, as a multiple; the guard's own where that is larger."""
 
 

@@ -212,6 +212,11 @@ class Backbone:
 class Growing(Protocol):
     """A token sequence that tokens are appended to."""
 
+    @property
+    def length(self) -> int:
+        """Tokens so far."""
+        ...
+
     def feed(self, ids: Sequence[int]) -> Tensor:
         """Append tokens; returns their hidden states, float [tokens, layers, width].
 

@@ -132,7 +132,7 @@ class Batcher:
         self.counts.forwards += 1
         self.counts.rows += len(picked)
         self.counts.tokens += len(states)
-        for (asked, n), own in zip(picked, states.split([n for _, n in picked]), strict=True):
+        for (asked, n), own in zip(picked, torch.split(states, [n for _, n in picked]), strict=True):
             self._took(asked, n, own)
 
     def _took(self, asked: _Feed, n: int, states: Tensor) -> None:
