@@ -110,7 +110,7 @@ class Marked(Generator):
         longest = max(map(len, rows))
         ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
         present = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-        config = GenerationConfig(
+        config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max_tokens, do_sample=False, pad_token_id=0, eos_token_id=sorted(self.chat.stops),
             suppress_tokens=list(range(self.vocabulary, self.vocabulary + len(self.marks))),
         )  # fmt: skip
