@@ -31,15 +31,16 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train [refuse] and [respond] tokens, sweep their thresholds, or answer a prompt at one."""
-    from charter.cli.progress import stages
     from charter.errors import DataError
+
+    if train is None and sweep is None and ask is None:
+        raise DataError("say what to do: --train DATA, --sweep DATA, or --ask PROMPT")
+    from charter.cli.progress import stages
     from charter.records import read_examples, write_text
     from charter.refusals import tokens
     from charter.refusals.tune import Options
     from charter.refusals.tune import train as fit
 
-    if train is None and sweep is None and ask is None:
-        raise DataError("say what to do: --train DATA, --sweep DATA, or --ask PROMPT")
     levels = tokens.THRESHOLDS if thresholds is None else tokens.parse_thresholds(thresholds)
     if train is not None:
         marks, drawn = tokens.training_rows(read_examples(train), per_clause, rows, seed)
