@@ -31,8 +31,9 @@ demo: $(STAMP)
 guard: $(STAMP)
 	$(BIN)/charter build general --data runs/general --out src/charter/guards/general
 
+# a file's tests stay together, so that what they share is made once
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 15
 
 # the property tests with new random examples, more of them
 fuzz: $(STAMP)

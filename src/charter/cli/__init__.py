@@ -22,6 +22,7 @@ from charter.cli import (
     judge,
     keys,
     redteam,
+    refusal_tokens,
     refusals,
     review,
     score,
@@ -64,9 +65,10 @@ for verb in (
     teach,
     redteam,
     refusals,
+    refusal_tokens,
     forecast,
 ):
-    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+    app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.command)
 
 
 def main() -> None:

@@ -1,0 +1,196 @@
+"""Train refusal tokens: low-rank adapters on the last blocks, and a row a mark. Everything else of the model stays as it is.
+
+A row of training is the conversation, the mark in the place of the reply's first token, then the reply. The loss is the
+cross-entropy of the mark over the vocabulary and all marks, plus that of the reply's tokens. (The paper takes the mean over all tokens, in
+which the mark is one of many; apart, it is learned from a few hundred rows.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from charter.errors import BackboneError, DataError, MissingExtra
+from charter.models.generation import Generator
+from charter.models.refusal_tokens import ROWS, RefusalTokens, TokensRecord
+from charter.refusals.tokens import Row
+
+ALPHA = 2.0
+"""The factor on an adapter's product (peft's lora_alpha / rank)."""
+WARM_UP = 0.1
+ROW_RATE = 3.0
+"""The rows' learning rate, as a multiple of the adapters'."""
+POOL = 16
+"""Batches whose rows are sorted by length together, so that little is padding."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a training run may be told."""
+
+    backbone: str = "embedded"
+    """embedded, a folder, or a hub id."""
+    blocks: int = 8
+    """Blocks that get adapters, the last ones; 0 for all."""
+    rank: int = 16
+    epochs: int = 2
+    lr: float = 1e-3
+    batch: int = 8
+    """Rows a step."""
+    longest: int = 256
+    """Tokens beyond which a row is left out, and counted."""
+    seed: int = 0
+
+
+def train(
+    rows: Sequence[Row], marks: tuple[str, ...], options: Options | None = None, progress: Progress = lambda *_: None
+) -> RefusalTokens:
+    """Train refusal tokens; on a GPU where there is one.
+
+    Raises:
+        DataError: no row is short enough, or the loss is not finite.
+        BackboneError: the model can't be loaded, can't chat, or has fewer blocks.
+        MissingExtra: peft is not installed.
+    """
+    options = options or Options()
+    model = Generator(options.backbone)
+    trainer = _Trainer(model, marks, options)
+    encoded = [(trainer.encode(row), row) for row in rows]
+    kept = [(ids, row) for ids, row in encoded if len(ids[0]) <= min(options.longest, model.context)]
+    if not kept:
+        raise DataError(f"none of the {len(rows):,} rows has at most {options.longest} tokens; train on shorter ones")
+    steps = trainer.run([ids for ids, _ in kept], progress)
+    counts = Counter(marks[row.mark] for _, row in kept)
+    record = TokensRecord(
+        backbone=options.backbone, fingerprint=model.fingerprint, marks=marks, steps=steps, seed=options.seed,
+        rows={mark: counts[mark] for mark in marks} | {"left out": len(rows) - len(kept)},
+    )  # fmt: skip
+    return RefusalTokens(record, trainer.export())
+
+
+class _Trainer:
+    """The model, its adapters and the rows of the marks."""
+
+    def __init__(self, model: Generator, marks: tuple[str, ...], options: Options) -> None:
+        self._model, self._marks, self._options = model, marks, options
+        self._body, whole = model.body, model._model
+        depth = len(self._body.layers)
+        blocks = options.blocks or depth
+        if not 1 <= blocks <= depth:
+            raise BackboneError(f"{model.name}: has {depth} blocks, so 1 to {depth} can get adapters, not {blocks}")
+        for block in self._body.layers:
+            block._forward_hooks.clear()  # nobody reads along, and states without gradient would be of no use
+        inputs, outputs = (end.weight.detach() for end in (whole.get_input_embeddings(), whole.get_output_embeddings()))
+        self._inputs, self._outputs = inputs, outputs
+        self._vocabulary = len(inputs)
+        # A mark begins as the mean of the tokens that spell it.
+        self.rows = nn.Parameter(torch.stack([inputs[list(model.encoder._plain(mark))].mean(0) for mark in marks]).float())
+        self._factors = _adapters(self._body, depth - blocks, options.rank, options.seed)
+        self._whole = blocks == depth
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        self._half = self._device.type == "cuda" or bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+    def encode(self, row: Row) -> tuple[list[int], int]:
+        """Ids of the prompt, the mark and the reply with the mark that ends it; and where the reply's mark stands."""
+        pieces, opening = self._model.chat.turns(row.prompt)
+        ids = [i for turn in pieces for p in turn for i in p.ids] + opening
+        said = [*self._model.encoder._plain(row.reply), *self._model.chat.ending]
+        return [*ids, self._vocabulary + row.mark, *said], len(ids)
+
+    def run(self, rows: Sequence[tuple[list[int], int]], progress: Progress) -> int:
+        """All steps; returns how many."""
+        options = self._options
+        batches = [
+            b for epoch in range(options.epochs) for b in _batches([len(ids) for ids, _ in rows], options.batch, options.seed, epoch)
+        ]
+        self._model._model.to(self._device)
+        self.rows.data = self.rows.data.to(self._device)
+        self._inputs, self._outputs = self._inputs.to(self._device), self._outputs.to(self._device)
+        groups = [{"params": list(self._factors.values()), "factor": 1.0}, {"params": [self.rows], "factor": ROW_RATE}]
+        optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=0.01, betas=(0.9, 0.98))
+        parameters = [*self._factors.values(), self.rows]
+        for step, numbers in enumerate(batches):
+            rate = options.lr * min(1.0, (step + 1) / max(1, WARM_UP * len(batches)), 1.1 - step / len(batches))
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            loss = self._loss([rows[n] for n in numbers])
+            if not torch.isfinite(loss):
+                raise DataError(f"refusal tokens: the loss of step {step + 1:,} of {len(batches):,} is not finite; lower the learning rate")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            progress("refusal tokens", step + 1, len(batches))
+        return len(batches)
+
+    def _loss(self, rows: Sequence[tuple[list[int], int]]) -> Tensor:
+        """Cross-entropy of the marks over vocabulary and marks, plus that of the replies' tokens over the vocabulary."""
+        longest = max(len(ids) for ids, _ in rows)
+        ids = torch.tensor([own + [0] * (longest - len(own)) for own, _ in rows], device=self._device)
+        is_mark = ids >= self._vocabulary
+        plain = ids.clamp(max=self._vocabulary - 1)
+        given = self._inputs[plain]
+        # Where lower blocks are frozen, gradient through them would cost more than it brings: there a row learns as an output alone.
+        own = self.rows if self._whole else self.rows.detach()
+        given = torch.where(is_mark[..., None], own[(ids - self._vocabulary).clamp(min=0)], given)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            states = self._body(inputs_embeds=given, use_cache=False).last_hidden_state
+            places = torch.tensor([at for _, at in rows], device=self._device)
+            opening = states[torch.arange(len(rows)), places - 1]
+            marks = torch.cat([opening @ self._outputs.T, opening @ self.rows.T], -1)
+            at, following = _following(rows, self._device)
+            replies = states[at[0], at[1]] @ self._outputs.T
+        chosen = cross_entropy(marks.float(), ids[torch.arange(len(rows)), places])
+        return chosen + cross_entropy(replies.float(), following)
+
+    @torch.no_grad()
+    def export(self) -> dict[str, Tensor]:
+        """What was learned: the factors in float16, the rows as they are."""
+        tensors = {name: factor.detach().cpu() for name, factor in self._factors.items()}
+        tensors = {name: (t * ALPHA if name.endswith(".b") else t).half().contiguous() for name, t in tensors.items()}
+        return tensors | {ROWS: self.rows.detach().cpu().float().contiguous()}
+
+
+def _following(rows: Sequence[tuple[list[int], int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Places (row, position) from the mark on, int [2, tokens], and the ids that follow there."""
+    places = [(number, at) for number, (ids, mark) in enumerate(rows) for at in range(mark, len(ids) - 1)]
+    following = [rows[number][0][at + 1] for number, at in places]
+    return torch.tensor(places, device=device).T, torch.tensor(following, device=device)
+
+
+def _batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Rows by batch in a drawn order, those of a batch alike in length."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    pools = [sorted(order[start : start + size * POOL].tolist(), key=lengths.__getitem__) for start in range(0, len(order), size * POOL)]
+    batches = [pool[start : start + size] for pool in pools for start in range(0, len(pool), size)]
+    return [batches[n] for n in rng.permutation(len(batches))]
+
+
+def _adapters(body: Any, first: int, rank: int, seed: int) -> dict[str, nn.Parameter]:
+    """Low-rank adapters on every linear map of the blocks from `first`: their factors, `NAME.a` and `NAME.b`."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MissingExtra("training refusal tokens needs peft: pip install 'charter[train]'") from error
+    names = [
+        f"layers.{number}.{name}"
+        for number, block in enumerate(body.layers)
+        if number >= first
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=round(ALPHA * rank), target_modules=names), body)
+    modules = [(name, body.get_submodule(name)) for name in names]
+    return {f"{name}.{part}": getattr(m, f"lora_{part.upper()}")["default"].weight for name, m in modules for part in ("a", "b")}
