@@ -33,7 +33,8 @@ def section(told: Mapping[str, Any]) -> dict[str, Any]:
     groups: dict[str, dict[str, Any]] = {}
     for name, row in told["strategies"].items():
         groups.setdefault(KINDS[row["kind"]], {})[name] = {**row, "cleared": counts.get(name)}
-    return {**told, "groups": {title: groups[title] for title in KINDS.values() if title in groups}, "figure": _figure(groups)}
+    groups = {title: groups[title] for title in KINDS.values() if title in groups}
+    return {**told, "groups": groups, "figure": _figure(groups)}
 
 
 def beside(folder: Path, guard_hash: str) -> dict[str, Any] | None:
