@@ -177,13 +177,18 @@ def test_company_in_a_batch_changes_no_score_whoever_is_escalated(shapes: dict[s
         np.testing.assert_allclose(one.reply, other.reply, atol=5e-3)
 
 
-def test_an_over_long_conversation_is_an_error_even_where_no_stage_would_read_it(random_cascade: Cascade) -> None:
+def test_a_session_refuses_an_over_long_conversation_even_where_no_stage_would_read_it_and_a_batch_windows_it(
+    random_cascade: Cascade,
+) -> None:
     cascade = gated(random_cascade, "probe", both(1e6))
     long = (Turn("user", "word " * (cascade.backbone.context + 1)),)
     with pytest.raises(BackboneError, match="longer than the backbone's context of 8,192 tokens"):
         cascade.open(long)
-    with pytest.raises(BackboneError, match="longer than the backbone's context of 8,192 tokens"):
-        list(cascade.batch([Exchange("x", long)]))
+    (scored,) = cascade.batch([Exchange("x", long)])
+    assert (scored.windowed, scored.read) == (True, (0,))
+    endless = (Turn("user", "word " * (cascade.longest + 1)),)
+    with pytest.raises(BackboneError, match="longer than 32,768 tokens, more than is read in windows"):
+        list(cascade.batch([Exchange("x", endless)]))
 
 
 @given(z=st.lists(st.floats(-20, 20) | st.just(float("nan")), max_size=30), theta=st.floats(-20, 20))

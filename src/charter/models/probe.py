@@ -117,7 +117,8 @@ class ProbeTurn:
         """The same of each member by itself: [members, tokens, heads]; of an ordinary probe there is one."""
         flat: NDArray[np.float32] = states.flatten(1).numpy()
         raw = self._members.logits(flat)  # [members, tokens, heads]
-        z = self._logits.push(raw.transpose(1, 0, 2).reshape(len(flat), -1)).reshape(len(flat), len(raw), -1).transpose(1, 0, 2)
+        members, tokens, heads = raw.shape
+        z = self._logits.push(raw.transpose(1, 0, 2).reshape(tokens, members * heads)).reshape(tokens, members, heads).transpose(1, 0, 2)
         return z if self._hidden is None else z + self._hidden.logits(self._inputs.push(flat))
 
 
