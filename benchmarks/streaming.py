@@ -89,7 +89,7 @@ def streamed(guard: Guard, pieces: list[str]) -> Timed:
 
 def state_bytes(guard: Guard) -> int:
     """Keys and values of one token in all blocks that are run, float32; the scorers' own state is a few kilobytes a turn."""
-    config = guard.cascade.backbone.config
+    config = guard.cascade.backbone.body.config
     width = config.hidden_size // config.num_attention_heads
     return 2 * 4 * max(guard.cascade.backbone.layers) * config.num_key_value_heads * width
 
