@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charter.errors import BackboneError, GuardError
-from charter.guard.folder import HEAD, read_record
+from charter.guard.folder import read_record
 from charter.guard.in_process import InProcessGuard, load_in_process
 from charter.guard.record import HeadRecord
+from charter.guard.scorers import HEAD
 from charter.models.generation import Sampling
 from charter.models.segments import cut
 from charter.models.upstream_probe import UpstreamSession

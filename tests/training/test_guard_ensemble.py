@@ -22,9 +22,10 @@ from typer.testing import CliRunner
 from charter.cli import app
 from charter.constitution import Constitution, parse
 from charter.errors import DataError, GuardError
-from charter.guard.folder import MEMBERS, Guard, load
+from charter.guard.folder import Guard, load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
+from charter.guard.scorers import MEMBERS
 from charter.models.ensemble import disagreement, log_mean_probability, mean_logit
 from charter.models.members import disagreements, member_logits
 from charter.records import Exchange, Turn, write_examples

@@ -13,9 +13,10 @@ from charter.cli.train import numbers
 from charter.constitution import Constitution, parse
 from charter.errors import DataError
 from charter.guard.calibration import read
-from charter.guard.folder import HEAD, load
+from charter.guard.folder import load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
+from charter.guard.scorers import HEAD
 from charter.models.probe import Averaging
 from charter.records import Exchange, Turn, read_examples, write_examples
 from charter.training.dev_scores import score_dev
