@@ -23,3 +23,9 @@ def test_unknown_paths_and_methods_are_json_errors(gateway: Gateway) -> None:
     for response, status in ((gateway.http.get("/v1/nope"), 404), (gateway.http.get("/v1/chat/completions"), 405)):
         assert response.status_code == status
         assert "is not served here" in response.json()["error"]["message"]
+
+
+def test_a_gateway_by_itself_loads_no_model() -> None:
+    """With the scorer in another process it stays small."""
+    code = "import sys, charter.gateway.serve, charter.guard.remote; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

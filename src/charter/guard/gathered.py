@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from charter.guard.folder import Guard
-from charter.guard.holdback import OpenGuard
-from charter.guard.session import GuardSession
-from charter.records import Turn
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a gateway before another process's scorer loads no model
+    from charter.guard.folder import Guard
+    from charter.guard.holdback import OpenGuard
+    from charter.guard.session import GuardSession
     from charter.models.batcher import Batcher
+    from charter.records import Turn
 
 
 @dataclass(frozen=True, slots=True)
