@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.guard.folder import Guard, load
+from charter.guard.gathered import gathered
 from charter.guard.shipped import place
 from charter.records import Exchange, Turn
 
@@ -45,6 +46,8 @@ def main() -> None:
     """Time the three ways and compare what they found."""
     options = _options()
     guard = load(place(options.guard))
+    if not options.alone:
+        gathered(guard)  # as `charter serve` does
     reply = (SENTENCE * (1 + options.tokens // 22)).strip()
     words = reply.split(" ")
     steps = [" ".join(words[i : i + WORDS]) + " " for i in range(0, len(words), WORDS)]
@@ -100,6 +103,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("guard", type=Path, nargs="?", default=Path("general"), help="a guard folder, or the name of a shipped guard")
     parser.add_argument("--tokens", type=int, default=2_000, help="of the reply, about")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--alone", action="store_true", help="by transformers' own cache, not by the forwards that streams share")
     parser.add_argument("--bfloat16", action="store_true", help="16-bit weights")
     return parser.parse_args()
 
