@@ -1,12 +1,12 @@
 """What streaming costs over one batched pass, on a guard's backbone: seconds as ratios in one run, tokens read, bytes kept, equal scores.
 
-    .venv/bin/python benchmarks/streaming.py                      # the guard that ships, a reply of 2,000 tokens, two minutes on two cores
+    .venv/bin/python benchmarks/streaming.py                      # the guard that ships, a reply of 2,000 tokens: several minutes on two cores
     .venv/bin/python benchmarks/streaming.py runs/demo/guard --tokens 400
     .venv/bin/python benchmarks/streaming.py --bfloat16           # what 16-bit weights would save, and do to the scores
 
 The reply comes whole, in steps of some 16 tokens (12 words) and word by word. "read" is how many tokens the backbone ran over the prompt and
-the reply: the same in every way, so streaming costs the FLOPs of the batched pass and no more. What it costs in seconds is the reading of the
-weights, once a step. Ratios, not milliseconds, are what carries over to other machines.
+the reply: the same in every way, so streaming costs the FLOPs of the batched pass and no more.
+Ratios, not milliseconds, are what carries over to other machines.
 """
 
 from __future__ import annotations
