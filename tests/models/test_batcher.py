@@ -46,10 +46,12 @@ def alone(roomy: Path) -> Backbone:
     return Backbone(str(roomy))
 
 
-@pytest.fixture(scope="module")
-def shared(roomy: Path) -> Backbone:
-    """The same model once more, with its streams gathered."""
+@pytest.fixture(scope="module", params=["own blocks", "transformers' hook"])
+def shared(roomy: Path, request: pytest.FixtureRequest) -> Backbone:
+    """The same model once more, with its streams gathered: run block by block, and as models that are no Llama are."""
     backbone = Backbone(str(roomy))
+    assert backbone.plain
+    backbone.plain = request.param == "own blocks"
     backbone.streams = Batcher(backbone, batch_tokens=24).stream
     return backbone
 

@@ -235,6 +235,7 @@ def load(folder: Path, backbone: str | None = None, point: PointName = "quiet", 
     if point == "balanced" and record.balanced is None:
         raise GuardError(f"{folder}: has no balanced operating point; `charter calibrate {folder}` gives it one")
     cascade = read_cascade(folder, record, backbone or record.backbone, generates)
+    cascade.pack()
     return Guard(record, constitution, cascade, digest if point == "quiet" else f"{digest}-{point}", point)
 
 

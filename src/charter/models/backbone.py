@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from charter.errors import BackboneError
+from charter.models import llama, packed
 from charter.models.convert import embedded_folder
 from charter.models.reading import read
 from charter.models.segments import cut
@@ -124,6 +125,9 @@ class Backbone:
         if not self.generates:
             body.layers = blocks[: max(self.layers)]
         self._model, self._body = model, body
+        self.plain = llama.fits(body)
+        """Whether its blocks can be run by `models.llama`."""
+        self._n_weights = sum(p.numel() for p in body.layers.parameters())
         self.fingerprint = _fingerprint(body, max(self.layers))
         """Tells one set of weights from another: 16 hex digits, of the blocks that are read from."""
         self.streams: Callable[[], Growing] | None = None
@@ -144,7 +148,7 @@ class Backbone:
     @property
     def flops_per_token(self) -> float:
         """2 FLOPs a weight of the blocks that are run; attention over the context and the norms are left out."""
-        return 2.0 * float(sum(p.numel() for p in self._body.layers.parameters()))
+        return 2.0 * float(self._n_weights)
 
     @torch.inference_mode()
     def batch(self, rows: Sequence[Sequence[int]], pool: Tensor | None = None) -> Tensor:
@@ -162,6 +166,12 @@ class Backbone:
             ids[number, : len(row)] = torch.tensor(row)
         return self._states(pool, input_ids=ids, use_cache=False)
 
+    @torch.inference_mode()
+    def side_by_side(self, ids: Tensor, positions: Tensor, attend: llama.Attend) -> Tensor:
+        """Hidden states of tokens in one row, [tokens], of a `plain` backbone: float [tokens, layers, width]."""
+        found = {number: x for number, x in llama.blocks(self._body, ids, positions, attend) if number in self.layers}
+        return torch.stack([found[number] for number in self.layers], dim=-2).float()
+
     def hurry(self) -> bool:
         """Go over to bfloat16 where the processor has instructions for it; returns whether it did.
 
@@ -172,8 +182,24 @@ class Backbone:
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         able = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
         if able:
+            packed.unpack(self._body.layers)
             self._model.to(torch.bfloat16)
         return able
+
+    def pack(self) -> bool:
+        """Lay the weights out for serving (`models.packed`); returns whether the states came out the same, else nothing has changed."""
+        if not packed.able():
+            return False
+        before = self.batch([range(16)])
+        packed.pack(self._body.layers)
+        try:
+            same = bool(((self.batch([range(16)]) - before).norm(dim=-1) <= 1e-3 * before.norm(dim=-1)).all())
+        except (AttributeError, RuntimeError):  # a model that looks at its layers' weights, or a torch without the operators
+            self._seen.clear()
+            same = False
+        if not same:
+            packed.unpack(self._body.layers)
+        return same
 
     def stream(self) -> Growing:
         """A new, empty stream; where `batcher.gather` was called, one that shares its forwards with others."""

@@ -139,6 +139,11 @@ class Cascade:
         for stage in self.stages:
             stage.backbone.hurry()
 
+    def pack(self) -> None:
+        """`Backbone.pack` for every stage."""
+        for stage in self.stages:
+            stage.backbone.pack()
+
     def open(self, turns: Sequence[Turn]) -> Session:
         """A session on a conversation; its `opening` holds the scores of all its turns."""
         return Session(self, turns)

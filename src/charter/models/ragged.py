@@ -3,8 +3,8 @@
     states = ragged(backbone, [(keys_a, [17, 4]), (keys_b, [92])])      # float [3, layers, width]
 
 The weights are read once for all streams, which is what a step of a few tokens costs; nothing is padded. Positions go by stream.
-The attention is transformers' own hook (`ALL_ATTENTION_FUNCTIONS`), so every model that takes it, and masks nothing but the future,
-is served: `fits` says whether a backbone does.
+A Llama's blocks are run by `models.llama`. For other models the attention is transformers' own hook (`ALL_ATTENTION_FUNCTIONS`), so
+every one that takes it, and masks nothing but the future, is served: `fits` says whether a backbone does.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from charter.errors import BackboneError, Unavailable
 from charter.models.backbone import Backbone
+from charter.models.llama import attended
 
 NAME = "charter_ragged"
 BLOCK = 64
@@ -132,12 +132,15 @@ def ragged(backbone: Backbone, rows: Rows) -> Tensor:
     Raises:
         MemoryFull: no stream has changed.
     """
-    ids = torch.tensor([[i for _, own in rows for i in own]], dtype=torch.long)
-    positions = torch.cat([torch.arange(keys.length, keys.length + len(own)) for keys, own in rows])[None]
-    nothing = torch.empty(1, 1, 1, 1)  # a mask of four dimensions is left alone: the rows say who sees whom
-    states = backbone._states(
-        None, input_ids=ids, position_ids=positions, attention_mask=nothing, use_cache=False, charter_rows=rows
-    )[0]  # fmt: skip
+    ids = torch.tensor([i for _, own in rows for i in own])
+    positions = torch.cat([torch.arange(keys.length, keys.length + len(own)) for keys, own in rows])
+    if backbone.plain:
+        states = backbone.side_by_side(ids, positions, lambda block, *parts: _attend(rows, block, *parts))
+    else:
+        nothing = torch.empty(1, 1, 1, 1)  # a mask of four dimensions is left alone: the rows say who sees whom
+        states = backbone._states(
+            None, input_ids=ids[None], position_ids=positions[None], attention_mask=nothing, use_cache=False, charter_rows=rows
+        )[0]  # fmt: skip
     for keys, own in rows:
         keys.length += len(own)
     return states
@@ -152,22 +155,18 @@ def _attention(
 
         plain: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **more)
         return plain
-    out = torch.empty(query.shape[2], query.shape[1], value.shape[-1], dtype=query.dtype)
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    out = _attend(charter_rows, module.layer_idx, query, key, value, more.get("scaling"))
+    return out.unflatten(1, query.shape[1:])[None], None
+
+
+def _attend(rows: Rows, block: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """Each stream's tokens over its own keys: [tokens, heads, size] in, [tokens, heads * size] out."""
+    query, key, value = (part.transpose(0, 1) for part in (query, key, value))
+    out = []
     at = 0
-    for keys, own in charter_rows:
+    for keys, own in rows:
         here = slice(at, at := at + len(own))
-        stored = keys.put(module.layer_idx, key[0, :, here], value[0, :, here])
-        out[here] = _attended(query[0, :, here], stored, more.get("scaling")).transpose(0, 1)
-    return out[None], None
-
-
-def _attended(query: Tensor, stored: Tensor, scale: float | None) -> Tensor:
-    """One stream's attention: query [heads, tokens, size] over keys and values [2, fewer heads, length, size]."""
-    heads, n, size = query.shape
-    fewer, length = stored.shape[1], stored.shape[2]
-    keys, values = stored[0][None], stored[1][None]
-    if n == 1:  # heads that share keys are as good as tokens that share them: no mask, no copies of keys
-        grouped = scaled_dot_product_attention(query.reshape(1, fewer, heads // fewer, size), keys, values, scale=scale)
-        return grouped.reshape(heads, 1, -1)
-    mask = None if length == n else torch.ones(n, length, dtype=torch.bool).tril(length - n)
-    return scaled_dot_product_attention(query[None], keys, values, mask, is_causal=mask is None, scale=scale, enable_gqa=True)[0]
+        stored = keys.put(block, key[:, here], value[:, here])
+        out.append(attended(query[:, here], stored[0], stored[1], scale).transpose(0, 1).flatten(1))
+    return torch.cat(out)

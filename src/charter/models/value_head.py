@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from charter.errors import BackboneError, GuardError
+from charter.models import llama
 from charter.models.backbone import Backbone, _fingerprint
 from charter.records import View
 
@@ -146,6 +147,11 @@ class FinalBackbone(Backbone):
                     continue
                 _add(name, tensor, tuned, parameters)
         self.fingerprint = _fingerprint(self._model)
+
+    @torch.inference_mode()
+    def side_by_side(self, ids: Tensor, positions: Tensor, attend: llama.Attend) -> Tensor:
+        *_, (_, last) = llama.blocks(self._model, ids, positions, attend)
+        return llama.closed(self._model, last)[:, None].float()
 
     def _states(self, pool: Tensor | None, **inputs: Any) -> Tensor:
         states: Tensor = self._model(**inputs).last_hidden_state.float()
