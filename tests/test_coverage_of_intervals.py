@@ -1,6 +1,6 @@
 """95 % intervals hold the truth in about 95 % of simulated samples. Fixed seeds, so no luck: 250 samples have a standard error of 1.4 points.
 
-`benchmarks/coverage.py` does the same with more samples and settings.
+`benchmarks/coverage_of_intervals.py` does the same with more samples and settings.
 """
 
 from __future__ import annotations

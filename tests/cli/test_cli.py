@@ -129,7 +129,18 @@ def test_score_names_the_line_that_is_not_json(saved_guard: Path, tmp_path: Path
     assert "standard input:1" in said.stderr
 
 
-def test_reading_the_upstream_needs_one_that_runs_here(tmp_path: Path) -> None:
-    said = charter("serve", "guard", "--upstream", "http://127.0.0.1:9/v1", "--probe", "upstream", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (("http://127.0.0.1:9/v1", "--probe", "upstream"), "give --upstream embedded, or leave --probe out"),
+        (("http://127.0.0.1:9/v1", "--refusal-tokens", "t"), "give --upstream embedded, and leave --probe out"),
+        (("embedded", "--probe", "upstream", "--refusal-tokens", "t"), "give --upstream embedded, and leave --probe out"),
+        (("embedded", "--refusal-threshold", "0.5"), "name their folder with --refusal-tokens"),
+        (("embedded", "--refusal-tokens", "t"), "t/refusal_tokens.safetensors: there is no such file"),
+    ],
+)
+def test_an_upstream_that_is_read_or_changed_is_one_that_runs_here(arguments: tuple[str, ...], mend: str, tmp_path: Path) -> None:
+    said = charter("serve", "guard", "--upstream", *arguments, cwd=tmp_path)
     assert (said.returncode, said.stdout) == (2, "")
-    assert "give --upstream embedded, or leave --probe out" in " ".join(said.stderr.replace("│", "").split())
+    assert mend in " ".join(said.stderr.replace("│", "").split())
+    assert list(tmp_path.iterdir()) == []

@@ -43,6 +43,12 @@ def command(
         Literal["own", "upstream"],
         typer.Option(help="upstream: read the embedded upstream's own activations while it generates; own: a pass of the guard's own."),
     ] = "own",
+    refusal_tokens: Annotated[
+        Path | None, typer.Option(help="Folder of `charter refusal-tokens`: the embedded upstream decides by their probability.")
+    ] = None,
+    refusal_threshold: Annotated[
+        list[str] | None, typer.Option(help="Refuse from this probability on, such as 0.2; CLAUSE=0.05 for one clause; repeat.")
+    ] = None,
     scorer: Annotated[
         Literal["here", "process"], typer.Option(help="Score in this process, or in one of its own that is started again when it dies.")
     ] = "here",
@@ -63,6 +69,7 @@ def command(
     from charter.errors import UpstreamError
     from charter.gateway.audit.log import open_log
     from charter.gateway.playground import is_loopback
+    from charter.gateway.refusing import open_dial
     from charter.gateway.serve import run
     from charter.gateway.settings import Settings
     from charter.gateway.spans import open_spans
@@ -73,11 +80,18 @@ def command(
         raise UpstreamError("--probe upstream reads a model that runs in this process; give --upstream embedded, or leave --probe out")
     if probe == "upstream" and scorer == "process":
         raise UpstreamError("--probe upstream scores where the model answers, in this process; leave --scorer out")
+    if refusal_tokens is not None and (upstream != "embedded" or probe == "upstream"):
+        raise UpstreamError(
+            "--refusal-tokens change the embedded upstream, in this process; give --upstream embedded, and leave --probe out"
+        )
+    if refusal_threshold and refusal_tokens is None:
+        raise UpstreamError("--refusal-threshold is held against refusal tokens; name their folder with --refusal-tokens")
     tls = tls_files(tls_cert, tls_key)
+    dial = open_dial(refusal_tokens, refusal_threshold or ()) if refusal_tokens else None
     with ExitStack() as stack:
         loaded, reload = open_guard(guard, point, lookahead, "upstream" if probe == "upstream" else scorer, stack)
         second = open_guard(shadow_guard, point, 0, scorer, stack)[0] if shadow_guard else None
-        if upstream == "embedded" and probe == "own":
+        if upstream == "embedded" and probe == "own" and dial is None:
             from charter.llm.embedded import embedded_server
 
             upstream = stack.enter_context(embedded_server())
@@ -89,4 +103,4 @@ def command(
             playground=is_loopback(host) if playground is None else playground,
         )  # fmt: skip
         log = None if audit == "none" else partial(open_log, audit, retain_days, audit_spool)
-        run(loaded, settings, host, port, log, open_spans if otel else None, tls, reload, second)
+        run(loaded, settings, host, port, log, open_spans if otel else None, tls, reload, second, dial)

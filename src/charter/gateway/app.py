@@ -35,6 +35,7 @@ from charter.gateway.observed import Observed, metrics
 from charter.gateway.observer import Observer
 from charter.gateway.openapi import openapi
 from charter.gateway.playground import playground
+from charter.gateway.refusing import Dial
 from charter.gateway.reload import Reload, Reloader
 from charter.gateway.responses import Responses
 from charter.gateway.scoring import Scorer
@@ -56,15 +57,17 @@ def create_app(
     spans: Spans | None = None,
     reload: Reload | None = None,
     shadow: GuardLike | None = None,
+    dial: Dial | None = None,
 ) -> Starlette:
-    """A gateway that puts `guard` in front of the upstream of `settings`. Log and spans are closed when it stops."""
+    """A gateway that puts `guard` in front of the upstream of `settings`, or of a dial. Log and spans are closed when it stops."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.upstream = open_upstream(settings)
+        app.state.upstream = open_upstream(settings, dial)
         counters = Counters()
         feed = Feed() if settings.playground else None
-        observer = Observer(guard, settings, counters, audit, Metrics(guard, settings, counters, audit), spans, feed)
+        shown = Metrics(guard, settings, counters, audit, dial)
+        observer = Observer(guard, settings, counters, audit, shown, spans, feed)
         app.state.scorer = Scorer(guard, settings, counters, observer)
         if shadow is not None:
             observer.compare_with(shadow)

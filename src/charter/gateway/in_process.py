@@ -26,8 +26,8 @@ from charter.gateway.upstream import Upstream
 from charter.guard.holdback import OpenGuard
 
 if TYPE_CHECKING:
-    from charter.guard.in_process import InProcessSession
-    from charter.models.generation import Sampling
+    from charter.gateway.refusing import Dial
+    from charter.models.generation import Generation, Sampling
 
 MODEL = "in-process"
 """The one model's name."""
@@ -61,8 +61,12 @@ class Asked(BaseModel):
         return Sampling(seed=self.seed, stop=stop, **{k: v for k, v in said.items() if v is not None})  # type: ignore[arg-type]
 
 
-def open_upstream(settings: Settings) -> Upstream:
-    """The upstream that the settings name."""
+def open_upstream(settings: Settings, dial: Dial | None = None) -> Upstream:
+    """The upstream that the settings name; with a dial, its model, which then answers in the place of any other."""
+    if dial is not None:
+        from charter.gateway.refusing import Refusing
+
+        return Refusing(settings, dial)
     return InProcess(settings) if settings.upstream_url == IN_PROCESS else Upstream(settings)
 
 
@@ -99,23 +103,32 @@ class InProcess(Upstream):
         elif path != "/chat/completions":
             raise bad_request(f"the model in this process answers /v1/chat/completions alone, not /v1{path}")
         else:
-            asked = _asked(json.loads(body or b"{}"))
-            if session is None:
-                raise upstream_problem("the prompt could not be read, and the model that answers is the one that reads it")
-            reply = Reply(session, asked)  # type: ignore[arg-type]
+            request = json.loads(body or b"{}")
+            asked = _asked(request)
+            reply = await self.reply(request, asked, session)
             try:
                 kind = "text/event-stream" if asked.stream else "application/json"
                 yield httpx2.Response(200, headers={"content-type": kind}, stream=reply)
             finally:
                 await reply.aclose()
 
+    async def reply(self, request: dict[str, Any], asked: Asked, session: OpenGuard | None) -> Reply:
+        """What the model will say; `session` has judged the prompt.
+
+        Raises:
+            HTTPProblem: the prompt could not be read.
+        """
+        if session is None:
+            raise upstream_problem("the prompt could not be read, and the model that answers is the one that reads it")
+        return Reply(session.generation, session.write(asked.sampling), asked)  # type: ignore[attr-defined]
+
 
 class Reply(httpx2.AsyncByteStream):
     """One reply as the body of a response."""
 
-    def __init__(self, session: InProcessSession, asked: Asked) -> None:
-        self._session, self._asked = session, asked
-        self._pieces: Iterator[str] = session.write(asked.sampling)
+    def __init__(self, generation: Generation, pieces: Iterator[str], asked: Asked, note: dict[str, Any] | None = None) -> None:
+        """`pieces` are the reply's texts, each drawn as it is taken; `note`: what else the first event says, or the whole."""
+        self._generation, self._pieces, self._asked, self._note = generation, pieces, asked, note or {}
         kind = "chat.completion.chunk" if asked.stream else "chat.completion"
         self._envelope = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": MODEL}
         self._closed = False
@@ -143,25 +156,25 @@ class Reply(httpx2.AsyncByteStream):
             yield piece
 
     async def _events(self) -> AsyncIterator[bytes]:
-        yield self._event({"role": "assistant", "content": ""})
+        yield self._event({"role": "assistant", "content": ""}, **self._note)
         async for text in self._texts():
             yield self._event({"content": text})
-        yield self._event({}, self._session.generation.finish)
+        yield self._event({}, self._generation.finish)
         if (self._asked.stream_options or {}).get("include_usage"):
             yield frame(dump({**self._envelope, "choices": [], "usage": self._usage}))
         yield frame(DONE)
 
     async def _whole(self) -> AsyncIterator[bytes]:
         message = {"role": "assistant", "content": "".join([text async for text in self._texts()])}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._session.generation.finish}
-        yield dump({**self._envelope, "choices": [choice], "usage": self._usage}).encode()
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._generation.finish}
+        yield dump({**self._envelope, **self._note, "choices": [choice], "usage": self._usage}).encode()
 
-    def _event(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        return frame(dump({**self._envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
+    def _event(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+        return frame(dump({**self._envelope, **more, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
 
     @property
     def _usage(self) -> dict[str, int]:
-        read, drawn = self._session.generation.prompt_tokens, self._session.generation.drawn
+        read, drawn = self._generation.prompt_tokens, self._generation.drawn
         return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
 
 

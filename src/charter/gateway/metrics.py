@@ -22,6 +22,7 @@ from charter.guard.gathered import Load
 from charter.guard.holdback import GuardLike
 
 if TYPE_CHECKING:
+    from charter.gateway.refusing import Dial
     from charter.gateway.second import Comparison, Second
     from charter.gateway.trail import Asked
 
@@ -36,7 +37,9 @@ STATES = ("ok", "spooling", "unspooled", "losing")
 class Metrics:
     """A registry of one gateway, and what is entered in it as it happens. Totals kept elsewhere are read when scraped."""
 
-    def __init__(self, guard: GuardLike, settings: Settings, counters: Counters, audit: AuditLog | None = None) -> None:
+    def __init__(
+        self, guard: GuardLike, settings: Settings, counters: Counters, audit: AuditLog | None = None, dial: Dial | None = None
+    ) -> None:
         self.registry = CollectorRegistry()
         self.open: set[Asked] = set()
         """Requests being answered."""
@@ -44,7 +47,7 @@ class Metrics:
         self._settings = settings
         self._peers()
         self._own()
-        self._totals = _Totals(self.open, counters, audit, guard)
+        self._totals = _Totals(self.open, counters, audit, guard, dial)
         self.registry.register(self._totals)
         self.serves(guard)
 
@@ -104,8 +107,8 @@ class Metrics:
 class _Totals(Collector):
     """Figures that are kept elsewhere: open requests, the ledger's counts, the audit log."""
 
-    def __init__(self, open_: set[Asked], counters: Counters, audit: AuditLog | None, guard: GuardLike) -> None:
-        self._open, self._counters, self._audit, self.guard = open_, counters, audit, guard
+    def __init__(self, open_: set[Asked], counters: Counters, audit: AuditLog | None, guard: GuardLike, dial: Dial | None) -> None:
+        self._open, self._counters, self._audit, self.guard, self._dial = open_, counters, audit, guard, dial
         self.second: Second | None = None
 
     def collect(self) -> Iterator[Metric]:
@@ -125,6 +128,13 @@ class _Totals(Collector):
         load: Callable[[], Load] | None = getattr(self.guard, "load", None)
         if load is not None:
             yield from _loaded(load())
+        if self._dial is not None:
+            begun = CounterMetricFamily(
+                "charter_refusal_tokens", "Replies of the upstream by the token that they begin with", labels=["token"]
+            )
+            for mark, n in self._dial.counts.items():
+                begun.add_metric([mark], n)
+            yield begun
         if self._audit is not None:
             yield from _audited(self._audit)
 

@@ -17,6 +17,7 @@ from charter.gateway.audit.log import AuditLog
 from charter.gateway.in_process import open_upstream
 from charter.gateway.keys import KeyRing
 from charter.gateway.protocol import timed
+from charter.gateway.refusing import Dial
 from charter.gateway.reload import Reload
 from charter.gateway.settings import Settings
 from charter.gateway.spans import Spans
@@ -31,7 +32,7 @@ SHUTDOWN_S = 5
 def run(
     guard: GuardLike, settings: Settings, host: str, port: int,
     audit: Callable[[], AuditLog] | None = None, spans: Callable[[], Spans] | None = None, tls: TLS | None = None,
-    reload: Reload | None = None, shadow: GuardLike | None = None,
+    reload: Reload | None = None, shadow: GuardLike | None = None, dial: Dial | None = None,
 ) -> None:  # fmt: skip
     """Serve; returns when the process is told to stop.
 
@@ -40,6 +41,7 @@ def run(
         audit, spans: open them, once nothing else can fail: a mistake leaves no file behind.
         reload: loads the guard again, on SIGHUP.
         shadow: a second guard, which judges the same and never acts.
+        dial: a model with refusal tokens, which answers in the upstream's place.
 
     Raises:
         UpstreamError: the upstream does not answer, or refuses our key.
@@ -49,11 +51,11 @@ def run(
     """
     if settings.keys is not None:
         KeyRing(settings.keys)
-    anyio.run(_check, settings)
+    anyio.run(_check, settings, dial)
     listener = _listen(host, port)
     with listener:
         traced = spans() if spans else None
-        app = create_app(guard, settings, audit() if audit else None, traced, reload, shadow)
+        app = create_app(guard, settings, audit() if audit else None, traced, reload, shadow, dial)
         config = uvicorn.Config(
             app, log_config=logs.config(), access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S,
             http=timed(settings), limit_concurrency=settings.max_connections, ws="none",
@@ -71,8 +73,8 @@ def _local(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-async def _check(settings: Settings) -> None:
-    upstream = open_upstream(settings)
+async def _check(settings: Settings, dial: Dial | None) -> None:
+    upstream = open_upstream(settings, dial)
     try:
         await upstream.check()
     finally:

@@ -11,7 +11,7 @@ So one forward gives the decision at every threshold and every shift: nothing is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -117,6 +117,8 @@ class RefusalTokens:
             if not fits or (len(b), a.shape[1]) != tuple(target.shape):  # type: ignore[union-attr]
                 raise GuardError(f"refusal tokens: {name} does not fit a weight of the model; train them again")
             changes.append((target, b.float() @ a.float()))  # type: ignore[union-attr]
+        if not all(torch.isfinite(target + change).all() for target, change in changes):  # type: ignore[operator]
+            raise GuardError("refusal tokens: would make weights of the model that are not finite; train them again")
         for target, change in changes:
             target += change  # type: ignore[operator]
 
@@ -146,11 +148,19 @@ class Rule:
             if not 0 <= theta < np.inf:
                 raise DataError(f"a threshold of {theta} is none: it is a probability, from 0 on; more than 1 never refuses")
 
-    def choose(self, p: NDArray[np.float64], marks: tuple[str, ...]) -> int:
-        """The mark that a reply begins with: its place in `marks`, whose probabilities are p [marks]."""
+    def check(self, marks: tuple[str, ...]) -> None:
+        """Whether these marks can follow it.
+
+        Raises:
+            DataError: it names a category that there is none of.
+        """
         if strange := sorted(set(self.categories) - {category(mark) for mark in marks}):
             known = ", ".join(filter(None, map(category, marks))) or "none: they were trained without --per-clause"
             raise DataError(f"there is no refusal token of the clause {strange[0]!r}; there are {known}")
+
+    def choose(self, p: NDArray[np.float64], marks: tuple[str, ...]) -> int:
+        """The mark that a reply begins with: its place in `marks`, whose probabilities are p [marks]."""
+        self.check(marks)
         p = shifted(p, self.shift) if self.shift else p
         best = 1 + int(np.argmax(p[1:]))
         own = self.categories.get(category(marks[best]))
@@ -159,6 +169,26 @@ class Rule:
         if self.threshold is not None:
             return best if p[1:].sum() >= self.threshold else 0
         return best if p[best] >= p[0] else 0
+
+
+def parse_rule(thresholds: Sequence[str]) -> Rule:
+    """A rule from what the command line says: "0.2" for all refusals together, "CLAUSE=0.05" for a category; the last one of each stands.
+
+    Raises:
+        DataError: one is no threshold.
+    """
+    threshold, categories = None, {}
+    for said in thresholds:
+        clause, equals, number = said.rpartition("=")
+        try:
+            theta = float(number)
+        except ValueError as error:
+            raise DataError(f"{said!r} is no threshold; give a probability such as 0.2, or one of a clause such as fraud=0.05") from error
+        if equals:
+            categories[clause] = theta
+        else:
+            threshold = theta
+    return Rule(threshold, categories)
 
 
 def category(mark: str) -> str:

@@ -91,7 +91,7 @@ async def opened(
             raise UpstreamError(str(error)) from error
         cache = stack.enter_context(Cache(folder / CACHE)) if attacker or judge else None
         mates = [
-            CachedChat(await chat(m, option), cache, budget) if m and cache else None
+            CachedChat(await chat(m, option), cache, budget) if m and cache is not None else None  # an empty cache is false
             for m, option in ((attacker, "attacker"), (judge, "judge"))
         ]
         guarded = GuardedTarget(guard, behind) if guard is not None else None

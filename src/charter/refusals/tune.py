@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from charter.errors import BackboneError, DataError, MissingExtra
+from charter.errors import BackboneError, DataError
 from charter.models.generation import Generator
 from charter.models.refusal_tokens import ROWS, RefusalTokens, TokensRecord
 from charter.refusals.tokens import Row
+from charter.training.adapters import ALPHA, adapters
 
-ALPHA = 2.0
-"""The factor on an adapter's product (peft's lora_alpha / rank)."""
 WARM_UP = 0.1
 ROW_RATE = 3.0
 """The rows' learning rate, as a multiple of the adapters'."""
@@ -93,7 +91,8 @@ class _Trainer:
         self._vocabulary = len(inputs)
         # A mark begins as the mean of the tokens that spell it.
         self.rows = nn.Parameter(torch.stack([inputs[list(model.encoder._plain(mark))].mean(0) for mark in marks]).float())
-        self._factors = _adapters(self._body, depth - blocks, options.rank, options.seed)
+        found = adapters(self._body, depth - blocks, options.rank, options.seed)
+        self._factors = {name: factor for own in found.values() for name, factor in own.items()}
         self._whole = blocks == depth
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -174,23 +173,3 @@ def _batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[l
     pools = [sorted(order[start : start + size * POOL].tolist(), key=lengths.__getitem__) for start in range(0, len(order), size * POOL)]
     batches = [pool[start : start + size] for pool in pools for start in range(0, len(pool), size)]
     return [batches[n] for n in rng.permutation(len(batches))]
-
-
-def _adapters(body: Any, first: int, rank: int, seed: int) -> dict[str, nn.Parameter]:
-    """Low-rank adapters on every linear map of the blocks from `first`: their factors, `NAME.a` and `NAME.b`."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingExtra("training refusal tokens needs peft: pip install 'charter[train]'") from error
-    names = [
-        f"layers.{number}.{name}"
-        for number, block in enumerate(body.layers)
-        if number >= first
-        for name, module in block.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=round(ALPHA * rank), target_modules=names), body)
-    modules = [(name, body.get_submodule(name)) for name in names]
-    return {f"{name}.{part}": getattr(m, f"lora_{part.upper()}")["default"].weight for name, m in modules for part in ("a", "b")}

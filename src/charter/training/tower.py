@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from charter.errors import BackboneError, MissingExtra
+from charter.errors import BackboneError
 from charter.models.convert import embedded_folder
 from charter.models.value_head import FinalBackbone, Tuned, TunedRecord
 from charter.records import View
+from charter.training.adapters import ALPHA, adapters
 from charter.training.rows import squeeze
 
-ALPHA = 2.0
-"""The factor on an adapter's product (peft's lora_alpha / rank)."""
 SPLIT_TOLERANCE = 0.05
 """Mean difference, in standard deviations of a unit, up to which running the blocks in two parts is the same as in one."""
 
@@ -48,7 +47,7 @@ class Tower(nn.Module):
         self.views = views
         self.model = backbone.model
         first = backbone.depth - blocks
-        self._trained = _adapters(self.model, first, rank, seed) if rank else _whole(self.model, first)
+        self._trained = adapters(self.model, first, rank, seed) if rank else _whole(self.model, first)
         self._stacks = [self.model.layers[:first], self.model.layers[first:], self.model.layers]
         self.split = False
         self.weight = nn.Parameter(torch.zeros(len(views), heads, backbone.width))
@@ -155,29 +154,6 @@ def unembedding(backbone: FinalBackbone) -> Tensor:
         raise BackboneError(f"{backbone.name}: was saved without its output head, which the next-token loss needs; set its weight to 0")
     weight = model.get_output_embeddings().weight
     return weight.detach()
-
-
-def _adapters(model: Any, first: int, rank: int, seed: int) -> dict[str, dict[str, nn.Parameter]]:
-    """Low-rank adapters on every linear map of the blocks from `first`; by module, `NAME.a` and `NAME.b`."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingExtra("adapters need peft: pip install 'charter[train]'; or train all weights with rank 0") from error
-    names = [
-        f"layers.{number}.{name}"
-        for number, block in enumerate(model.layers)
-        if number >= first
-        for name, module in block.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=round(ALPHA * rank), target_modules=names), model)
-    modules = {name: model.get_submodule(name) for name in names}
-    return {
-        name: {f"{name}.a": module.lora_A["default"].weight, f"{name}.b": module.lora_B["default"].weight}
-        for name, module in modules.items()
-    }
 
 
 def _whole(model: Any, first: int) -> dict[str, dict[str, nn.Parameter]]:

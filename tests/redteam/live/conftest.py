@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from loopback import completion, loopback
 
 from charter.guard.holdback import HoldBack
 from charter.llm.chat import Reply, Request
@@ -41,48 +39,24 @@ class Endpoint:
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
-    def reply(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def reply(self, body: dict[str, Any]) -> tuple[int, dict[str, str], dict[str, Any]]:
         self.asked.append(body)
         text, finish = answered(body["messages"][-1]["content"]), "stop"
         match body["model"]:
             case "blocks" if WORD in body["messages"][-1]["content"]:
                 text, finish = "", "content_filter"
             case "errs" if WORD in body["messages"][-1]["content"]:
-                return 400, {"error": {"message": "blocked", "type": "guardrails_violation", "code": "content_blocked"}}
+                return 400, {}, {"error": {"message": "blocked", "type": "guardrails_violation", "code": "content_blocked"}}
             case "silent":
                 text = ""
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-        return 200, {"choices": [choice], "usage": {}}
+        return 200, {}, completion(text, finish)
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     served = Endpoint()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            status, value = served.reply(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            data = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    served.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield served
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with loopback(served.reply) as served.url:
+        yield served
 
 
 class WordChecker:
