@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charter.cli import engine, synthesize, train
+from charter.cli import engine, synthesize, training
 
 if TYPE_CHECKING:
     from charter.evaluation.teach import Curve
@@ -30,11 +30,11 @@ def command(
     model: Annotated[str | None, typer.Option(help="The judge's model, for a URL.")] = None,
     limit: Annotated[int, typer.Option(min=20, help="Recorded requests of each side that are taken.")] = 150,
     draws: Annotated[int, typer.Option(min=2, max=100, help="Draws of what is labelled, over which is averaged.")] = 10,
-    backbone: train.BackboneName = "embedded",
+    backbone: training.BackboneName = "embedded",
     max_cost: synthesize.MaxCost = None,
     price: synthesize.Price = (0.0, 0.0),
     concurrency: engine.Concurrency = engine.CONCURRENCY,
-    seed: train.Seed = 0,
+    seed: training.Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the curve as JSON.")] = False,
 ) -> None:
     """Teach one clause by text, by 1 to 50 labelled requests, and by both, and say when to stop writing rules and start labelling."""
