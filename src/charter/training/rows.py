@@ -58,7 +58,8 @@ class Batch:
         """
         if len(self.pieces) == len(self.ids):
             return logits, self.scored
-        parts = zip(logits.split(self.pieces), self.scored.split(self.pieces), strict=True)
+        sizes = list(self.pieces)
+        parts = zip(torch.split(logits, sizes), torch.split(self.scored, sizes), strict=True)
         own = [z[scored] for z, scored in parts]
         lengths = torch.tensor([len(z) for z in own], device=logits.device)
         return pad_sequence(own, batch_first=True), torch.arange(int(lengths.max()), device=logits.device) < lengths[:, None]

@@ -75,7 +75,7 @@ class Tower(nn.Module):
 
     def _parts(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Rows that are run together: all of them, or as many as have `most` tokens."""
-        return inputs.split(max(1, self.most // inputs.shape[1]))
+        return torch.split(inputs, max(1, self.most // inputs.shape[1]))
 
     def _final(self, inputs: Tensor) -> Tensor:
         """Last hidden states [rows, tokens, width] of what `forward` takes."""
