@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kitchen import model_server
 
 from charter.constitution import parse
 from charter.evaluation.datasets import Item, Set
@@ -17,6 +18,7 @@ from charter.models.backbone import Backbone
 from charter.models.screen import BUCKETS, features
 from charter.records import Example, Exchange, Turn
 
+__all__ = ["model_server"]
 CONSTITUTION = """
 name: two-rules
 version: "1"

@@ -84,6 +84,7 @@ class Fault:
     """An answer that is none."""
 
     status: int = 200
+    """0: none, the connection is closed."""
     body: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     delay_s: float = 0.0
@@ -148,6 +149,9 @@ def model_server() -> Iterator[ModelServer]:
             state.arrived(number)
             fault = fault or Fault(body=json.dumps(answer(body)))
             time.sleep(fault.delay_s)
+            if not fault.status:
+                self.close_connection = True
+                return
             with contextlib.suppress(ConnectionError):  # the client may have given up, or been killed
                 self._send(fault)
 

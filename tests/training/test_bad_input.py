@@ -15,8 +15,9 @@ from charter.constitution import parse
 from charter.errors import BackboneError, DataError
 from charter.models.backbone import Backbone
 from charter.records import Exchange, Turn
-from charter.training.activations import CONTEXT, ActivationStore, Windows, _pieces
+from charter.training.activations import ActivationStore, Windows
 from charter.training.hidden import fit_hidden
+from charter.training.pieces import CONTEXT
 from charter.training.probe import fit_probe
 from charter.training.table import LEAST_A_SIDE, tables
 
@@ -92,16 +93,6 @@ def test_a_single_class_and_fewer_than_fifty_a_side_are_refused(side: bool, left
     name = "restricted" if side else "harmless"
     with pytest.raises(DataError, match=f"only {left} {name} examples in the train split of the prompt view; at least 50"):
         tables(kept, GARDENS)
-
-
-@pytest.mark.parametrize("n", [1, CONTEXT - 1, CONTEXT, CONTEXT + 1, 3 * CONTEXT, 3 * CONTEXT + 700])
-def test_each_token_of_a_long_exchange_is_marked_in_one_piece(n: int) -> None:
-    ids = list(range(n))
-    found = [i for own, marks in _pieces(ids, [0] * n) for i, mark in zip(own, marks, strict=True) if mark >= 0]
-    assert found == ids
-    assert all(len(own) <= CONTEXT for own, _ in _pieces(ids, [0] * n))
-    tail = _pieces(ids, [-1] * (n - 1) + [0])
-    assert [own[-1] for own, _ in tail] == [n - 1]
 
 
 def test_long_exchanges_are_counted_and_nothing_of_them_is_cut(embedded_backbone: Backbone, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from charter.cli import train as cli
+from charter.cli import training as cli
 from charter.models.probe import Hidden
 from charter.statistics import auroc
 from charter.training.activations import Windows

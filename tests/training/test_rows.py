@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 
 from charter.models.backbone import Backbone
 from charter.records import Exchange, Turn, View
-from charter.training.rows import LowerStates, Row, collate, digest, encode, rows_of, schedule
-from charter.training.table import Table
+from charter.training.rows import LowerStates, Row, collate, digest, encode, schedule
 
 TALK = Exchange(
     "t", (Turn("user", "the door"), Turn("assistant", "is old"), Turn("user", "and the lock?"), Turn("assistant", "the lock is old"))
 )
 
 
-def row(length: int, label: float = 0.0, view: View = "prompt") -> Row:
-    return Row(np.arange(1, length + 1), np.arange(length) > 0, view, np.array([label], np.float32))
+def row(length: int, label: float = 0.0, view: View = "prompt", exchange: int | None = None) -> Row:
+    return Row(
+        np.arange(1, length + 1), np.arange(length) > 0, view, np.array([label], np.float32), length if exchange is None else exchange
+    )
 
 
 @pytest.mark.parametrize("view", ["prompt", "exchange"])
@@ -32,17 +33,6 @@ def test_a_view_scores_its_own_turns_and_never_the_marks_that_open_them(view: Vi
     assert scored == expected
     assert ids == [i for turn in turns for piece in tiny_llama.encoder.turn(turn) for i in piece.ids]
     assert sum(scored) > 3
-
-
-def test_too_long_an_exchange_keeps_its_end_and_is_counted(tiny_llama: Backbone) -> None:
-    long, short = Exchange("l", (Turn("user", "the lock " * 40),)), Exchange("s", (Turn("user", "the"),))
-    table = Table("prompt", (), [long, short], np.array([[1], [0]], np.float32), ["a", "a"], ["l", "s"], frozenset(), 2)
-    rows, cut = rows_of([table], tiny_llama.encoder, 32)
-    assert cut == 1
-    whole, scored = encode(tiny_llama.encoder, long, "prompt")
-    assert rows[0].ids.tolist() == whole[-32:]
-    assert rows[0].scored.tolist() == scored[-32:]
-    assert [r.labels.tolist() for r in rows] == [[1], [0]]
 
 
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=80), budget=st.integers(100, 600), seed=st.integers(0, 3))
@@ -78,7 +68,14 @@ def test_padding_is_marked_and_never_scored() -> None:
 
 def test_a_digest_notices_any_change_of_rows_or_settings() -> None:
     rows = [row(3), row(4, 1.0)]
-    others = [[row(3)], [row(3), row(5, 1.0)], [row(3), row(4)], [row(4, 1.0), row(3)], [row(3), row(4, 1.0, "exchange")]]
+    others = [
+        [row(3)],
+        [row(3), row(5, 1.0)],
+        [row(3), row(4)],
+        [row(4, 1.0), row(3)],
+        [row(3), row(4, 1.0, "exchange")],
+        [row(3), row(4, 1.0, exchange=3)],
+    ]
     digests = [digest(rows, 1), digest(rows, 2), *(digest(other, 1) for other in others)]
     assert len(set(digests)) == len(digests)
     assert digest([row(3), row(4, 1.0)], 1) == digests[0]

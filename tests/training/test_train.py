@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gardens import TEXT, rows
 
-from charter.cli.train import numbers
+from charter.cli.training import numbers
 from charter.constitution import Constitution, parse
 from charter.errors import DataError
 from charter.guard.calibration import read

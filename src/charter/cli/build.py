@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from charter.cli import engine, families, synthesize, train
+from charter.cli import engine, families, synthesize, train, training
 from charter.cli import rounds as redteam
 
 
@@ -28,23 +28,35 @@ def command(
     audited: synthesize.Audited = None,
     concurrency: engine.Concurrency = engine.CONCURRENCY,
     engine_: engine.EngineName = engine.Place.local,
-    budget: train.Budget = 0.01,
-    near_miss_budget: train.NearMissBudget = 0.1,
-    backbone: train.BackboneName = "embedded",
-    balanced_budget: train.BalancedBudget = None,
-    screen_first: train.ScreenFirst = False,
-    value_head: train.ValueHead = False,
-    head_depth: train.HeadDepth = None,
-    head_blocks: train.HeadBlocks = 6,
-    head_rank: train.HeadRank = 16,
-    head_epochs: train.HeadEpochs = 3,
-    head_lr: train.HeadLr = 5e-4,
-    seed: train.Seed = 0,
+    budget: training.Budget = 0.01,
+    near_miss_budget: training.NearMissBudget = 0.1,
+    backbone: training.BackboneName = "embedded",
+    balanced_budget: training.BalancedBudget = None,
+    screen_first: training.ScreenFirst = False,
+    value_head: training.ValueHead = False,
+    head_depth: training.HeadDepth = None,
+    head_blocks: training.HeadBlocks = 6,
+    head_rank: training.HeadRank = 16,
+    head_epochs: training.HeadEpochs = 3,
+    head_lr: training.HeadLr = 5e-4,
+    seed: training.Seed = 0,
+    units: training.Units = training.UNITS,
+    loss: training.ProbeLoss = "softmax",
+    views: training.Views = "prompt,exchange",
+    window: training.Window = 16,
+    ema: training.Ema = None,
+    layers: training.Layers = None,
+    ensemble: training.Members = 0,
+    held_out_members: training.HeldOutMembers = 0,
     rounds: redteam.Rounds = 0,
 ) -> None:
     """Synthesize, train and calibrate in one: a constitution in, a guard out."""
-    head = (head_depth, head_blocks, head_rank, head_epochs, head_lr) if value_head else None
-    options = train.options(budget, near_miss_budget, backbone, seed, balanced_budget, screen_first, head)
+    head = training.head_options(value_head, head_depth, head_blocks, head_rank, head_epochs, head_lr)
+    options = training.options(
+        budget=budget, near_miss_budget=near_miss_budget, backbone=backbone, balanced_budget=balanced_budget, screen_first=screen_first,
+        seed=seed, units=units, loss=loss, views=views, window=window, ema=ema, layers=layers, ensemble=ensemble,
+        held_out=held_out_members, head=head,
+    )  # fmt: skip
     folder = data or out.parent / f"{out.name}-data"
     more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool}
     synthesize.run(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from charter.cli.point import Point
-from charter.cli.train import Seed
+from charter.cli.training import Seed
 
 
 def command(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charter.cli.train import Seed
+from charter.cli.training import Seed
 
 
 class Methods(StrEnum):

@@ -10,7 +10,7 @@ import typer
 
 from charter.cli import engine, synthesize
 from charter.cli.point import Point
-from charter.cli.train import Seed
+from charter.cli.training import Seed
 
 if TYPE_CHECKING:
     from charter.guard.folder import Guard

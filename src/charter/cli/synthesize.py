@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charter.cli import engine, families
-from charter.cli.train import Seed
+from charter.cli.training import Seed
 
 if TYPE_CHECKING:
     from charter.constitution import Constitution

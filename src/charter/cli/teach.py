@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charter.cli import engine, synthesize, train
+from charter.cli import engine, synthesize, training
 
 if TYPE_CHECKING:
     from charter.evaluation.teach import Curve
@@ -27,14 +27,16 @@ def command(
     judge: Annotated[
         str | None, typer.Option(help="A language model that is told the rule: URL of an OpenAI-compatible endpoint, or embedded.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The judge's model, for a URL.")] = None,
+    judge_model: Annotated[
+        str | None, typer.Option("--judge-model", "--model", help="Model name at that URL. Its key is read from CHARTER_JUDGE_KEY.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=20, help="Recorded requests of each side that are taken.")] = 150,
     draws: Annotated[int, typer.Option(min=2, max=100, help="Draws of what is labelled, over which is averaged.")] = 10,
-    backbone: train.BackboneName = "embedded",
+    backbone: training.BackboneName = "embedded",
     max_cost: synthesize.MaxCost = None,
     price: synthesize.Price = (0.0, 0.0),
     concurrency: engine.Concurrency = engine.CONCURRENCY,
-    seed: train.Seed = 0,
+    seed: training.Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the curve as JSON.")] = False,
 ) -> None:
     """Teach one clause by text, by 1 to 50 labelled requests, and by both, and say when to stop writing rules and start labelling."""
@@ -51,13 +53,14 @@ def command(
     data = labelled.from_file(examples, own, counterpart) if examples else labelled.recorded(constitution, own, counterpart, limit)
     pool, test = labelled.halves(data, seed)
 
-    async def asked() -> Any:
-        async with open_chat(judge or "", model, Budget(max_cost, *price), concurrency) as chat:
-            return await teach.judged(chat, constitution, own, test, seed, concurrency)
-
-    told = anyio.run(asked) if judge else None
     done = 0
     with stages(quiet=as_json) as step:
+
+        async def asked() -> Any:
+            async with open_chat(judge or "", judge_model, Budget(max_cost, *price), concurrency, role="judge") as chat:
+                return await teach.judged(chat, constitution, own, test, seed, concurrency, step)
+
+        told = anyio.run(asked) if judge else None
 
         def progress(count: int) -> None:
             nonlocal done
@@ -67,7 +70,7 @@ def command(
         found = teach.measure(pool, test, own, counterpart, backbone, told, seed, draws, progress=progress)
     about = {
         "constitution": constitution.name, "clause": own.id, "counterpart": counterpart.id if counterpart else None, "backbone": backbone,
-        "judge": judge and (model or judge), "pool": found.pool, "test": len(test.exchanges), "positives": int(test.restricted.sum()),
+        "judge": judge and (judge_model or judge), "pool": found.pool, "test": len(test.exchanges), "positives": int(test.restricted.sum()),
         "draws": draws, "seed": seed,
     }  # fmt: skip
     typer.echo(json.dumps(about | _figures(found)) if as_json else _table(about, found))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from charter.evaluation.labelled import Labelled
 from charter.evaluation.prompted import PromptedClassifier
 from charter.evaluation.taught import CHOICES, Choice, by_examples, by_words, ks, order, pooled, standardised, together, words
 from charter.llm.chat import Chat
+from charter.llm.pool import Progress, gather, quiet
 from charter.models.backbone import Backbone
 from charter.records import Exchange, Turn
 from charter.statistics import Interval, bootstrap
@@ -160,14 +162,17 @@ def advice(found: Curve) -> str:
     return "; ".join(parts) + "."
 
 
-async def judged(chat: Chat, constitution: Constitution, clause: Clause, test: Labelled, seed: int, limit: int = 8) -> tuple[Scores, int]:
+async def judged(
+    chat: Chat, constitution: Constitution, clause: Clause, test: Labelled, seed: int, limit: int = 8, progress: Progress = quiet
+) -> tuple[Scores, int]:
     """Scores of the test requests by a language model that is told the rule, 0 or 1, and how many answers were no verdict.
 
     Raises:
-        TeacherError: it can't be reached.
+        TeacherError: it can't be reached, or gives hardly any usable answers.
+        BudgetExceeded: a call might pass the cost cap.
     """
     classifier = PromptedClassifier(chat, constitution, clause.id, seed=seed)
-    found = [judgement async for judgement in classifier.judge_all(test.exchanges, limit)]
+    found = await gather([partial(classifier.judge, exchange) for exchange in test.exchanges], limit, progress, "the judge")
     return np.array([judgement.verdict.score for judgement in found]), sum(judgement.fault is not None for judgement in found)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from charter.guard.face import Face
+
 if TYPE_CHECKING:  # a gateway before another process's scorer loads no model
     from charter.guard.folder import Guard
-    from charter.guard.holdback import OpenGuard
     from charter.guard.session import GuardSession
     from charter.models.batcher import Batcher
     from charter.records import Turn
@@ -29,23 +30,10 @@ class Load:
 
 
 @dataclass(frozen=True)
-class GatheredGuard:
+class GatheredGuard(Face):
     """Implements `guard.holdback.GuardLike`. Its sessions may be used in as many threads as there are sessions."""
 
-    guard: Guard
     batchers: tuple[Batcher, ...]
-
-    @property
-    def name(self) -> str:
-        return self.guard.name
-
-    @property
-    def hash(self) -> str:
-        return self.guard.hash
-
-    @property
-    def clauses(self) -> tuple[str, ...]:
-        return self.guard.clauses
 
     def open(self, turns: tuple[Turn, ...]) -> GuardSession:
         """Judge a conversation and get ready for its reply.
@@ -55,10 +43,6 @@ class GatheredGuard:
             Unavailable: the conversations that are open hold all the memory there is for them.
         """
         return self.guard.open(turns)
-
-    def clause_scores(self, session: OpenGuard) -> dict[str, float]:
-        """Highest calibrated probability of each restricted clause over all that the session has seen."""
-        return self.guard.clause_scores(session)
 
     def load(self) -> Load:
         """What the scorer has done so far and holds now."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charter.guard.face import Face
 from charter.guard.folder import Guard, load
-from charter.guard.holdback import OpenGuard
 from charter.guard.record import PointName
 from charter.guard.session import GuardSession
 from charter.records import Turn
@@ -37,22 +37,8 @@ class InProcessSession(GuardSession):
 
 
 @dataclass(frozen=True)
-class InProcessGuard:
+class InProcessGuard(Face):
     """Implements `guard.holdback.GuardLike`. Its guard was loaded with `generates`."""
-
-    guard: Guard
-
-    @property
-    def name(self) -> str:
-        return self.guard.name
-
-    @property
-    def hash(self) -> str:
-        return self.guard.hash
-
-    @property
-    def clauses(self) -> tuple[str, ...]:
-        return self.guard.clauses
 
     def open(self, turns: tuple[Turn, ...]) -> InProcessSession:
         """Judge a conversation in the model's own prefill, and get ready for its reply.
@@ -61,10 +47,6 @@ class InProcessGuard:
             BackboneError: the conversation doesn't fit the model's chat template or its context.
         """
         return InProcessSession(self.guard, turns)
-
-    def clause_scores(self, session: OpenGuard) -> dict[str, float]:
-        """Highest calibrated probability of each restricted clause over all that the session has seen."""
-        return self.guard.clause_scores(session)
 
 
 def load_in_process(folder: Path, model: str = "embedded", point: PointName = "quiet", lookahead: int = 0) -> InProcessGuard:

@@ -20,7 +20,7 @@ PATIENCE_S = 600.0
 @asynccontextmanager
 async def open_chat(
     teacher: str, model: str | None, budget: Budget, limit: int | None = None, api_key: str | None = None, cache: Path | None = None,
-    check: bool = True,
+    check: bool = True, role: str = "teacher",
 ) -> AsyncIterator[CachedChat]:  # fmt: skip
     """The chat, for as long as the context lasts.
 
@@ -29,9 +29,10 @@ async def open_chat(
         model: name of the model behind a URL.
         budget: what its calls may cost.
         limit: calls in flight at once; None: as many as are asked for.
-        api_key: sent to the URL; CHARTER_TEACHER_KEY by default.
+        api_key: sent to the URL; CHARTER_<ROLE>_KEY by default.
         cache: file for its replies; by default one in Charter's cache folder.
         check: whether to ask once if the server is there, before any work.
+        role: what errors call it; the option that names the model is --<role>-model.
 
     Raises:
         TeacherError: there is none by that name, or it can't be reached.
@@ -40,12 +41,12 @@ async def open_chat(
     if teacher != "embedded" and not teacher.startswith(("http://", "https://")):
         raise TeacherError(f"there is no language model {teacher!r}; it is `embedded`, or a URL such as http://127.0.0.1:8000/v1")
     if teacher != "embedded" and model is None:
-        raise TeacherError(f"name the model behind {teacher} with --teacher-model")
+        raise TeacherError(f"name the model behind {teacher} with --{role}-model")
     async with AsyncExitStack() as stack:
         if teacher == "embedded":
             teacher, model = stack.enter_context(embedded_server()), MODEL
         assert model is not None
-        chat = OpenAIChat(teacher, model, api_key, timeout_s=PATIENCE_S, budget=budget)
+        chat = OpenAIChat(teacher, model, api_key, timeout_s=PATIENCE_S, role=role, budget=budget)
         stack.push_async_callback(chat.aclose)
         if check:
             await chat.check()

@@ -26,12 +26,11 @@ from charter.errors import BackboneError
 from charter.models.backbone import Backbone
 from charter.models.probe import WINDOW
 from charter.records import Exchange, View
+from charter.training.pieces import pieces
 
 STRIDE = 16
 """Tokens from one stored window to the next."""
 BATCH_TOKENS = 2_048
-CONTEXT = 1_024
-"""Tokens in one forward of training; a longer exchange is read in pieces that overlap by half, and counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class ActivationStore:
         Args:
             progress: called with the number of exchanges done since the last call.
         """
-        parts = [_pieces(*self._encode(exchange, view)) for exchange in exchanges]
+        parts = [pieces(*self._encode(exchange, view)) for exchange in exchanges]
         encoded = [piece for own in parts for piece in own]
         keys = [_key(ids, marks) for ids, marks in encoded]
         missing = {key: number for number, key in enumerate(keys) if key not in self._index}
@@ -153,17 +152,6 @@ class ActivationStore:
             self._index, self._count = {}, 0
             path.unlink()
         os.truncate(data, self._count * width)
-
-
-def _pieces(ids: list[int], marks: list[int]) -> list[tuple[list[int], list[int]]]:
-    """An exchange in pieces of CONTEXT tokens, each token marked in the first one that holds it; those without a mark are left out."""
-    step, found = CONTEXT // 2, []
-    for start in range(0, max(1, len(ids) - step), step):
-        seen = step if start else 0
-        own = [*[-1] * seen, *marks[start + seen : start + CONTEXT]]
-        if max(own, default=-1) >= 0:
-            found.append((ids[start : start + CONTEXT], own))
-    return found
 
 
 def _spans(marks: list[int], window: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,30 +12,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from charter.models.backbone import Encoder
 from charter.records import Exchange, View
+from charter.training.pieces import CONTEXT, NOWHERE, pieces
 from charter.training.table import Table
 
-CONTEXT = 1_024
-"""Tokens of an exchange that training reads, counted from its end; longer ones are rare and are counted. Serving cuts nothing."""
 JITTER = 0.1
 """By how much a length is blurred before rows are sorted by it, so that a row meets others in each epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One exchange: token ids int64 [tokens], which of them its view scores, bool [tokens], and labels float32 [heads]."""
+    """One exchange, or a piece of one that is longer than a forward: token ids int64 [tokens], which of them are scored in it, bool
+    [tokens], and the exchange's labels, float32 [heads]."""
 
     ids: NDArray[np.int64]
     scored: NDArray[np.bool_]
     view: View
     labels: NDArray[np.float32]
+    exchange: int
+    """Its number; the pieces of one stand together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows padded on the right with token 0: ids int [rows, tokens], scored bool [rows, tokens], labels [rows, heads]."""
+    """Rows padded on the right with token 0: ids int [rows, tokens], scored bool [rows, tokens], labels [exchanges, heads]."""
 
     numbers: NDArray[np.int64]
     ids: Tensor
@@ -43,18 +47,36 @@ class Batch:
     """bool [rows, tokens]: not padding."""
     labels: Tensor
     views: tuple[View, ...]
+    """Of each row."""
+    pieces: tuple[int, ...]
+    """Rows of each exchange; they stand together."""
+
+    def joined(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [rows, tokens, heads] by exchange, [exchanges, tokens, heads], and which of those are scored, bool [exchanges, tokens].
+
+        The running maximum of the loss so goes through all pieces of a long exchange. Tokens that are not scored may be left out.
+        """
+        if len(self.pieces) == len(self.ids):
+            return logits, self.scored
+        sizes = list(self.pieces)
+        parts = zip(torch.split(logits, sizes), torch.split(self.scored, sizes), strict=True)
+        own = [z[scored] for z, scored in parts]
+        lengths = torch.tensor([len(z) for z in own], device=logits.device)
+        return pad_sequence(own, batch_first=True), torch.arange(int(lengths.max()), device=logits.device) < lengths[:, None]
 
 
 def rows_of(tables: Sequence[Table], encoder: Encoder, context: int = CONTEXT) -> tuple[list[Row], int]:
-    """All rows of the tables, in order, and how many lost their beginning to `context`."""
+    """All rows of the tables, in order, and how many exchanges are longer than `context`: those are read in overlapping pieces."""
     rows: list[Row] = []
-    cut = 0
+    exchange = long = 0
     for table in tables:
-        for exchange, labels in zip(table.exchanges, table.labels, strict=True):
-            ids, scored = encode(encoder, exchange, table.view)
-            cut += len(ids) > context
-            rows.append(Row(np.array(ids[-context:]), np.array(scored[-context:]), table.view, labels))
-    return rows, cut
+        for own, labels in zip(table.exchanges, table.labels, strict=True):
+            ids, scored = encode(encoder, own, table.view)
+            parts = pieces(ids, np.where(scored, 0, NOWHERE).tolist(), context)
+            rows += [Row(np.array(i), np.array(marks) > NOWHERE, table.view, labels, exchange) for i, marks in parts]
+            long += len(ids) > context
+            exchange += 1
+    return rows, long
 
 
 def encode(encoder: Encoder, exchange: Exchange, view: View) -> tuple[list[int], list[bool]]:
@@ -70,18 +92,25 @@ def encode(encoder: Encoder, exchange: Exchange, view: View) -> tuple[list[int],
     return ids, scored
 
 
-def schedule(lengths: Sequence[int], batch_tokens: int, epochs: int, seed: int) -> list[NDArray[np.int64]]:
+def schedule(
+    lengths: Sequence[int], batch_tokens: int, epochs: int, seed: int, exchange: Sequence[int] | None = None
+) -> list[NDArray[np.int64]]:
     """The batches of a whole run, as row numbers: in each epoch every row once, rows of like length together, in random order.
 
-    A batch holds at most `batch_tokens` tokens with its padding, or one row. The arguments alone decide the result.
+    A batch holds at most `batch_tokens` tokens with its padding, or one exchange. The arguments alone decide the result.
+
+    Args:
+        exchange: the exchange of each row; one each where None. The rows of one stand together and come into one batch.
     """
     batches: list[NDArray[np.int64]] = []
-    known = np.asarray(lengths)
+    starts = np.arange(len(lengths)) if exchange is None else np.unique(exchange, return_index=True)[1]
+    sizes = np.diff(np.append(starts, len(lengths)))
+    known = np.maximum.reduceat(np.asarray(lengths), starts)
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, epoch])
         order = np.argsort(known * (1 + JITTER * rng.random(len(known))), kind="stable")
-        own = _pack(order, known, batch_tokens)
-        batches += [own[number] for number in rng.permutation(len(own))]
+        own = _pack(order, known, sizes, batch_tokens)
+        batches += [np.concatenate([starts[n] + np.arange(sizes[n]) for n in own[number]]) for number in rng.permutation(len(own))]
     return batches
 
 
@@ -94,15 +123,18 @@ def collate(rows: Sequence[Row], numbers: NDArray[np.int64]) -> Batch:
         ids[at, : len(row.ids)] = torch.from_numpy(row.ids)
         scored[at, : len(row.ids)] = torch.from_numpy(row.scored)
         present[at, : len(row.ids)] = True
-    labels = torch.from_numpy(np.stack([row.labels for row in own]))
-    return Batch(numbers, ids, scored, present, labels, tuple(row.view for row in own))
+    exchanges = Counter(row.exchange for row in own)
+    labels = {row.exchange: row.labels for row in own}
+    told = torch.from_numpy(np.stack(list(labels.values())))
+    return Batch(numbers, ids, scored, present, told, tuple(row.view for row in own), tuple(exchanges.values()))
 
 
 def digest(rows: Sequence[Row], *settings: object) -> str:
     """Tells one run from another by its rows and settings: 16 hex digits."""
     sha = hashlib.sha256(repr(settings).encode())
-    for row in rows:
-        sha.update(f"{row.view} {len(row.ids)} ".encode() + row.ids.tobytes() + row.scored.tobytes() + row.labels.tobytes())
+    for before, row in zip([None, *rows], rows, strict=False):
+        on = "goes on " if before and before.exchange == row.exchange else ""
+        sha.update(f"{on}{row.view} {len(row.ids)} ".encode() + row.ids.tobytes() + row.scored.tobytes() + row.labels.tobytes())
     return sha.hexdigest()[:16]
 
 
@@ -156,12 +188,13 @@ def squeeze(states: Tensor) -> Tensor:
     return states.clamp(-65_000, 65_000).half()
 
 
-def _pack(order: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
+def _pack(order: NDArray[np.int64], lengths: NDArray[np.int64], sizes: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
+    """Exchanges in batches; `lengths` are those of the longest row of each, `sizes` how many rows it has."""
     batches: list[NDArray[np.int64]] = []
-    start, longest = 0, 0
+    start, longest, rows = 0, 0, 0
     for at, number in enumerate(order):
-        longest = max(longest, int(lengths[number]))
-        if at > start and longest * (at + 1 - start) > batch_tokens:
+        longest, rows = max(longest, int(lengths[number])), rows + int(sizes[number])
+        if at > start and longest * rows > batch_tokens:
             batches.append(order[start:at])
-            start, longest = at, int(lengths[number])
+            start, longest, rows = at, int(lengths[number]), int(sizes[number])
     return [*batches, order[start:]]

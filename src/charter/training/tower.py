@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from charter.errors import BackboneError
 from charter.models.convert import embedded_folder
@@ -50,6 +51,8 @@ class Tower(nn.Module):
         self._trained = adapters(self.model, first, rank, seed) if rank else _whole(self.model, first)
         self._stacks = [self.model.layers[:first], self.model.layers[first:], self.model.layers]
         self.split = False
+        self.most = 4_096
+        """Tokens, padding included, in one forward."""
         self.weight = nn.Parameter(torch.zeros(len(views), heads, backbone.width))
         self.bias = nn.Parameter(torch.zeros(len(views), heads))
         self.register_buffer("mean", torch.zeros(backbone.width))
@@ -61,11 +64,23 @@ class Tower(nn.Module):
         Args:
             inputs: token ids int [rows, tokens], or the states that `lower` gives, [rows, tokens, width].
         """
-        named = {"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs}
-        final = self.model(**named, use_cache=False).last_hidden_state.float()
+        parts = self._parts(inputs)
+        # What is too much for one forward keeps no activations: each part is run again in the backward pass.
+        finals = [self._final(parts[0])] if len(parts) == 1 else [checkpoint(self._final, part, use_reentrant=False) for part in parts]
+        final = torch.cat(finals)
         own = torch.tensor([self.views.index(view) for view in views], device=final.device)
         standard = (final - self.mean) / self.scale
         return torch.baddbmm(self.bias.index_select(0, own)[:, None], standard, self.weight.index_select(0, own).transpose(1, 2)), final
+
+    def _parts(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Rows that are run together: all of them, or as many as have `most` tokens."""
+        return torch.split(inputs, max(1, self.most // inputs.shape[1]))
+
+    def _final(self, inputs: Tensor) -> Tensor:
+        """Last hidden states [rows, tokens, width] of what `forward` takes."""
+        named = {"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs}
+        final: Tensor = self.model(**named, use_cache=False).last_hidden_state.float()
+        return final
 
     @torch.no_grad()
     def lower(self, ids: Tensor) -> Tensor:
@@ -75,11 +90,12 @@ class Tower(nn.Module):
         hook = frozen[-1].register_forward_hook(lambda _m, _i, out: caught.append(out[0] if isinstance(out, tuple) else out))
         try:
             self.model.layers = frozen
-            self.model(input_ids=ids, use_cache=False)
+            for part in self._parts(ids):
+                self.model(input_ids=part, use_cache=False)
         finally:
             self.model.layers = upper
             hook.remove()
-        return caught[0]
+        return torch.cat(caught)
 
     @torch.no_grad()
     def try_split(self, ids: Tensor) -> bool:

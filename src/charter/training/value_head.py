@@ -24,7 +24,8 @@ from charter.errors import DataError, MissingExtra
 from charter.models.value_head import FinalBackbone, Tuned
 from charter.training.checkpoint import Checkpoint
 from charter.training.losses import annealed_cummax
-from charter.training.rows import CONTEXT, Batch, LowerStates, Row, collate, digest, rows_of, schedule
+from charter.training.pieces import CONTEXT
+from charter.training.rows import Batch, LowerStates, Row, collate, digest, rows_of, schedule
 from charter.training.table import Table
 from charter.training.tower import Tower, unembedding
 
@@ -60,7 +61,7 @@ class Options:
     next_token: float = 0.1
     """Weight of the next-token loss (lambda of the paper, which does not give it)."""
     batch_tokens: int = 4_096
-    """Tokens of a batch with its padding, in each process."""
+    """Tokens of a batch with its padding, in each process. A long exchange may come to more: its pieces are run so many at a time."""
     max_steps: int | None = None
     """Steps after which the run ends, annealing and learning rate included; None for all epochs."""
     seed: int = 0
@@ -93,11 +94,11 @@ def fit_value_head(tables: Sequence[Table], folder: Path, options: Options | Non
     backbone = FinalBackbone(options.backbone, options.depth)
     options = _settled(options, backbone, accelerator.device)
     clauses = _clauses(tables)
-    rows, cut = rows_of(tables, backbone.encoder, min(CONTEXT, backbone.context))
+    rows, long = rows_of(tables, backbone.encoder, min(CONTEXT, backbone.context))
     run = digest(rows, asdict(replace(options, save_every=0, backbone="")), backbone.fingerprint, accelerator.num_processes)
     checkpoint = Checkpoint(folder, run)
     trainer = _Trainer(rows, backbone, 1 + len(clauses), options, accelerator, checkpoint, folder / f"lower-{run}.f16")
-    trainer.run(progress, cut)
+    trainer.run(progress, long)
     return trainer.tower.export(clauses)
 
 
@@ -118,12 +119,13 @@ class _Trainer:
         known = ("prompt", "exchange", "reply")
         views = tuple(view for view in known if any(row.view == view for row in rows))
         lengths = [len(row.ids) for row in rows]
-        self.batches = schedule(lengths, options.batch_tokens, options.epochs, options.seed)
+        self.batches = schedule(lengths, options.batch_tokens, options.epochs, options.seed, [row.exchange for row in rows])
         # Each process takes one batch a step; the last step starts over where batches run out.
         all_steps = -(-len(self.batches) // accelerator.num_processes)
         self.steps: int = min(all_steps, options.max_steps or all_steps)
         self.unembedding = unembedding(backbone) if options.next_token else None
         self.tower = Tower(backbone, options.blocks, options.rank, views, heads, options.seed)  # type: ignore[arg-type]
+        self.tower.most = options.batch_tokens
         self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
         self.tower.place(accelerator.device, self.dtype)
         self.tower.eval()
@@ -139,8 +141,8 @@ class _Trainer:
         self.optimizer = self._optimizer()
         self.buffers = {"mean": self.tower.mean, "scale": self.tower.scale}
 
-    def run(self, progress: Progress, cut: int) -> None:
-        """All steps that are not done yet."""
+    def run(self, progress: Progress, long: int) -> None:
+        """All steps that are not done yet; `long` exchanges were cut in pieces, which the log tells."""
         done = self.checkpoint.load(self.parameters, self.optimizer, self.buffers)
         if not done:
             self._prepare()
@@ -155,7 +157,7 @@ class _Trainer:
             entry = self._step(step, wrapped)
             if self.accelerator.is_main_process:
                 self.checkpoint.log.parent.mkdir(parents=True, exist_ok=True)
-                self.checkpoint.note({"step": step + 1, **entry, "rows_cut": cut})
+                self.checkpoint.note({"step": step + 1, **entry, "in_pieces": long})
                 if (step + 1) % self.options.save_every == 0 or step + 1 == self.steps:
                     self.checkpoint.save(step + 1, self.parameters, self.optimizer, self.buffers)
             progress("value head", step + 1, self.steps)
@@ -171,7 +173,8 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         logits, final = self._forward(batch, wrapped)
-        head = annealed_cummax(logits.float(), batch.labels, batch.scored, omega)
+        by_exchange, scored = batch.joined(logits.float())
+        head = annealed_cummax(by_exchange, batch.labels, scored, omega)
         following = self._next_token(batch, final, step)
         loss = head + self.options.next_token * following
         seen = self.accelerator.reduce(torch.stack([loss.detach(), head.detach(), following.detach()]), "mean")
@@ -235,7 +238,7 @@ class _Trainer:
         self.tower.mean.copy_(seen.mean(0))
         self.tower.scale.copy_(seen.std(0, correction=0) + 1e-3 * seen.std(0, correction=0).mean() + 1e-6)
         for number, view in enumerate(self.tower.views):
-            labels = np.stack([row.labels for row in self.rows if row.view == view])
+            labels = np.stack(list({row.exchange: row.labels for row in self.rows if row.view == view}.values()))
             positives = labels.sum(0)
             odds = (positives + 1) / (len(labels) - positives + 1)
             self.tower.bias[number].copy_(torch.from_numpy(np.log(odds)))

@@ -1,0 +1,255 @@
+"""A cascade beside its own last stage alone: what it costs on ordinary traffic, and what it finds at the same false positives.
+
+    .venv/bin/python benchmarks/cascade.py general --data FOLDER [--view prompt] [--limit 200] [--rate 0.01] [--seed 0] [--out cascade.json]
+
+FOLDER holds public sets as `charter evaluate` reads them. Those of --benign are the ordinary traffic: cost and false positives are
+measured on them; recall on the harmful rows of all others of the view. Every stage reads every text once, so that any escalation
+threshold can be tried afterwards. The guard is measured as it is (row `as it is`), and with the last stage asked only from a screen's
+logit (or what stands before it) on, at thresholds that let through ever fewer of the ordinary texts: no recall is looked at to choose them.
+All compared at thresholds that flag at most --rate of the ordinary texts. A guard that is screen-first by itself is made, and then measured, by
+
+    charter build general --out guard --screen-first          # or: charter train DATA --out guard --screen-first
+    .venv/bin/python benchmarks/cascade.py guard --data FOLDER
+
+cost ratio = c2 / (c1 + e c2): c1 of the stages before the last on what they read, c2 of the last, e the share of tokens that it reads. In FLOPs the
+screen counts nothing (no matrix product), in seconds it counts. Seconds are those of single requests, one at a time, each stage timed on the same ones.
+Take times on a quiet machine. e and recall carry 95 % intervals over texts (kin together); the ratios' are those of e. The difference of
+recalls is taken on the same draws. Several rows are read off one set of texts: a row that looks best among them is a little worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charter.errors import NoData
+from charter.evaluation.datasets import Item, load_folder, sample
+from charter.evaluation.metrics import clusters
+from charter.guard.folder import load
+from charter.guard.shipped import place
+from charter.models.cascade import Cascade
+from charter.models.stage import ALWAYS
+from charter.models.trained import Gate
+from charter.records import View, write_text
+from charter.statistics import Interval, bootstrap, recall_at_fpr
+from charter.training.dev_scores import DevLogits
+from charter.training.table import Table
+
+BENIGN = ("mmlu_other", "gsm8k_test", "mt_bench", "self_instruct_user", "arena_hard", "wildchat_benign")
+SHARES = (0.8, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
+"""Of ordinary texts that reach the escalation threshold."""
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a request on average: what the stages before the last spend, and what the last one would if it read all of it."""
+
+    c1: float
+    c2: float
+
+    def ratio(self, read: Interval) -> dict[str, float | None]:
+        """How many times cheaper the cascade is than its last stage alone, where that reads a share of the tokens."""
+        spent = {
+            name: None if e is None else self.c1 + e * self.c2
+            for name, e in (("value", read.value), ("low", read.high), ("high", read.low))
+        }
+        return {name: self.c2 / total if total else None for name, total in spent.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Ordinary and harmful texts with every stage's logits."""
+
+    benign: DevLogits
+    harmful: DevLogits
+    groups: NDArray[np.int64]
+    """Kin, benign first."""
+    sets: tuple[str, ...]
+    """Of each harmful text."""
+
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        return np.arange(len(self.groups)) >= len(self.groups) - len(self.sets)
+
+    def peaks(self, gates: Sequence[Gate]) -> Scores:
+        """Highest logit of each text under these gates: [texts]."""
+        return np.concatenate([own.peaks(gates, 1)[:, 0] for own in (self.benign, self.harmful)]).astype(np.float64)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("guard", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--view", choices=("prompt", "exchange"), default="prompt")
+    parser.add_argument("--benign", nargs="+", default=list(BENIGN), help="sets of ordinary traffic")
+    parser.add_argument("--limit", type=int, default=1_000_000, help="rows of each set")
+    parser.add_argument("--rate", type=float, default=0.01, help="share of ordinary texts that may be flagged")
+    parser.add_argument("--timed", type=int, default=100, help="requests that are timed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("cascade.json"))
+    asked = parser.parse_args()
+    guard = load(place(asked.guard))
+    with TemporaryDirectory() as folder:
+        found = measure(guard.cascade, *rows(guard.cascade, asked), asked.view, asked.rate, asked.timed, asked.seed, Path(folder))
+    told = {"guard": {"name": guard.record.name, "hash": guard.hash}, "view": asked.view, "rate": asked.rate, "seed": asked.seed, **found}
+    write_text(asked.out, json.dumps(told, indent=1) + "\n")
+    print("\n".join(table(told)))
+
+
+def rows(cascade: Cascade, asked: argparse.Namespace) -> tuple[list[Item], list[tuple[str, Item]]]:
+    """Ordinary texts, and harmful ones with their sets; those that are too long even for windows are told and left out."""
+    benign: list[Item] = []
+    harmful: list[tuple[str, Item]] = []
+    for s in sample([s for s in load_folder(asked.data) if s.items and s.view == asked.view], asked.limit, asked.seed):
+        fits = [item for item in s.items if cascade.length(item.exchange) <= cascade.longest]
+        if len(fits) < len(s.items):
+            print(f"{s.name}: {len(s.items) - len(fits)} texts are too long and left out")
+        benign += [item for item in fits if s.name in asked.benign and not item.positive]
+        harmful += [(s.name, item) for item in fits if s.name not in asked.benign and item.positive]
+    if not benign or not harmful:
+        raise NoData(f"{asked.data}: {len(benign)} ordinary and {len(harmful)} harmful texts of the view {asked.view}; both are needed")
+    return benign, harmful
+
+
+def measure(
+    cascade: Cascade,
+    benign: Sequence[Item],
+    harmful: Sequence[tuple[str, Item]],
+    view: View,
+    rate: float,
+    timed: int,
+    seed: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """All figures."""
+    items = [item for _, item in harmful]
+    read = [DevLogits(cascade, texts(own, view), folder, lambda *_: None) for own in (benign, items)]
+    all_texts = Texts(read[0], read[1], clusters([*benign, *items]), tuple(name for name, _ in harmful))
+    own = [Gate(stage.mix[view], stage.escalate[view]) for stage in cascade.stages]
+    alone = all_texts.peaks([Gate(1.0)] * len(own))
+    before = all_texts.peaks(own[:-1])[: len(benign)]  # what the last stage's threshold is held against
+    ways = {"as it is": own}
+    for share in SHARES:
+        threshold = float(np.quantile(before, 1 - share))
+        ways[f"asked for {share:.0%} of texts"] = [*own[:-1], Gate(own[-1].mix, threshold)]
+    flops, seconds = costs(cascade, benign, view, read[0], own[:-1], timed, seed)
+    recall = partial(_recall, all_texts, rate=rate, seed=seed)
+    figures = {name: _figures(all_texts, gates, alone, flops, seconds, rate, seed) for name, gates in ways.items()}
+    return {
+        "n": {"benign": len(benign), "harmful": len(items), "timed": min(timed, len(benign))},
+        "flops": {"c1": flops.c1, "c2": flops.c2}, "seconds": {"c1": seconds.c1, "c2": seconds.c2},
+        "alone": {"recall": recall(alone), "sets": _by_set(all_texts, alone, rate, seed)}, "before": {"recall": recall(all_texts.peaks(own[:-1]))},
+        "cascades": figures,
+    }  # fmt: skip
+
+
+def texts(items: Sequence[Item], view: View) -> Table:
+    """Items as a table, all of them ordinary: `DevLogits.read` then counts every one."""
+    n = len(items)
+    labels, names = np.zeros((n, 1), np.float32), [item.slice for item in items]
+    return Table(view, (), [item.exchange for item in items], labels, names, names, frozenset(names), n)
+
+
+def costs(
+    cascade: Cascade, benign: Sequence[Item], view: View, read: DevLogits, before: Sequence[Gate], timed: int, seed: int
+) -> tuple[Cost, Cost]:
+    """FLOPs and seconds of a request, means over some ordinary ones."""
+    turn = cascade.backbone.encoder.turn
+    picked = np.random.default_rng(seed).permutation(len(benign))[:timed]
+    requests = [[turn(t) for t in benign[n].exchange.turns] for n in picked]
+    spent = np.array([_seconds(cascade, pieces, view) for pieces in [requests[0], *requests]])[1:].mean(0)  # the first forward is slower
+    tokens = float(np.mean([sum(len(p.ids) for pieces in own for p in pieces) for own in requests]))
+    shares = [read.read(before[: n + 1]).value or 0.0 for n in range(len(before))]
+    flops = [tokens * stage.flops_per_token for stage in cascade.stages]
+    first = sum(share * c for share, c in zip(shares, flops, strict=False))
+    return Cost(first, flops[-1]), Cost(float(spent[0] + np.dot(shares, spent[1:-1])), float(spent[-1]))
+
+
+def _seconds(cascade: Cascade, turns: Sequence[Sequence[Any]], view: View) -> list[float]:
+    """Of the screen and of each stage after it on one whole request."""
+    row = [i for pieces in turns for piece in pieces for i in piece.ids]
+    begun = perf_counter()
+    for pieces in turns:
+        cascade.screen.turn(view).feed([piece for piece in pieces if piece.text is not None])
+    found = [perf_counter() - begun]
+    for stage in cascade.stages:
+        begun = perf_counter()
+        stage.reader.turn(view).push(stage.backbone.batch([row[-stage.backbone.context :]])[0])
+        found.append(perf_counter() - begun)
+    return found
+
+
+def _figures(
+    of: Texts, gates: Sequence[Gate], alone: Scores, flops: Cost, seconds: Cost, rate: float, seed: int
+) -> dict[str, Any]:  # fmt: skip
+    z = of.peaks(gates)
+    everything = gates[-1].threshold == ALWAYS
+    read = Interval(1.0, 1.0, 1.0, len(of.labels)) if everything else of.benign.read(gates)
+    less = bootstrap(partial(_less, rate=rate), of.labels, np.column_stack([z, alone]), seed, groups=of.groups)
+    return {
+        "threshold": None if everything else gates[-1].threshold, "read": read.as_dict(), "cheaper_flops": flops.ratio(read),
+        "cheaper_seconds": seconds.ratio(read), "recall": _recall(of, z, rate, seed), "recall_less_alone": less.as_dict(),
+        "sets": _by_set(of, z, rate, seed),
+    }  # fmt: skip
+
+
+def _recall(of: Texts, z: Scores, rate: float, seed: int) -> dict[str, Any]:
+    return bootstrap(partial(recall_at_fpr, rate=rate), of.labels, z, seed, groups=of.groups).as_dict()
+
+
+def _less(labels: NDArray[np.bool_], z: Scores, rate: float) -> float:
+    """Recall by the first column's scores less that by the second's."""
+    first, second = (recall_at_fpr(labels, z[:, n], rate) for n in range(2))
+    return first - second
+
+
+def _by_set(of: Texts, z: Scores, rate: float, seed: int) -> dict[str, Any]:
+    """Recall on each set, at the threshold of all."""
+    benign = np.flatnonzero(~of.labels)
+    found = {}
+    for name in dict.fromkeys(of.sets):
+        chosen = np.concatenate([benign, len(benign) + np.flatnonzero(np.array(of.sets) == name)])
+        own = bootstrap(partial(recall_at_fpr, rate=rate), of.labels[chosen], z[chosen], seed, groups=of.groups[chosen])
+        found[name] = {**own.as_dict(), "positives": len(chosen) - len(benign)}
+    return found
+
+
+def table(told: dict[str, Any]) -> list[str]:
+    """The figures in lines."""
+
+    def cell(i: dict[str, Any], form: str = "{:.3f}") -> str:
+        return (
+            "-"
+            if i["value"] is None
+            else f"{form.format(i['value'])} [{', '.join('-' if i[b] is None else form.format(i[b]) for b in ('low', 'high'))}]"
+        )
+
+    n, flops, seconds = told["n"], told["flops"], told["seconds"]
+    lines = [
+        f"{told['guard']['name']}, {told['view']} view: {n['benign']:,} ordinary, {n['harmful']:,} harmful texts; at {told['rate']:.2%} false positives",
+        f"a request: c1 {flops['c1'] / 1e9:.2f} GFLOP, {1e3 * seconds['c1']:.2f} ms; c2 {flops['c2'] / 1e9:.2f} GFLOP, {1e3 * seconds['c2']:.1f} ms",
+        f"{'':26} {'e (tokens read)':>22} {'cheaper, FLOPs':>22} {'cheaper, seconds':>22} {'recall':>22} {'less the last alone':>24}",
+        f"{'the last stage alone':26} {'1':>22} {'1':>22} {'1':>22} {cell(told['alone']['recall']):>22} {'':>24}",
+        f"{'what stands before it':26} {'0':>22} {'':>22} {'':>22} {cell(told['before']['recall']):>22} {'':>24}",
+    ]
+    for name, own in told["cascades"].items():
+        ratios = [f"{cell(own[f'cheaper_{unit}'], '{:.1f}'):>22}" for unit in ("flops", "seconds")]
+        less = cell(own["recall_less_alone"], "{:+.3f}")
+        lines.append(f"{name:26} {cell(own['read']):>22} {' '.join(ratios)} {cell(own['recall']):>22} {less:>24}")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
