@@ -18,6 +18,8 @@ PAGE = "/page/"
 """The files of the playground's page: the same for everybody."""
 CLIENT = "charter.client"
 """Where the scope of a request keeps the name of its key."""
+LET_IN = "charter.let-in"
+"""Whether a worker beside this one has let the request in already (`peers`)."""
 CARRY_KEYS = (b"authorization", b"x-api-key")
 
 
@@ -28,7 +30,7 @@ class Keyed:
         self._app, self._ring = app, ring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(PAGE):
+        if scope["type"] != "http" or scope.get(LET_IN) or scope["path"] in OPEN or scope["path"].startswith(PAGE):
             await self._app(_without_keys(scope), receive, send)
             return
         with ExitStack() as stack:

@@ -20,6 +20,8 @@ from charter.guard.policy import decide
 from charter.records import Turn, Verdict
 
 UNNAMED = "-"
+REQUEST, PASSED_ON = "charter.request", "charter.passed-on"
+"""Where a scope keeps the id that another worker gave the request, and whether another one answered it (`peers`)."""
 
 
 class Followed(Protocol):

@@ -129,6 +129,8 @@ class Link:
         self._wire: Wire | None = None
         self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[Wire, Future[Message]]] = {}
+        self.lost = 0
+        """Times that the process over there ended."""
 
     def wire(self) -> Wire:
         """The connection that there is, or a new one.
@@ -188,6 +190,7 @@ class Link:
                 asked[1].set_result(found)
         with self._lock:
             self._wire = None
+            self.lost += 1
             lost = [number for number, (own, _) in self._pending.items() if own is wire]
             futures = [self._pending.pop(number)[1] for number in lost]
         wire.close()
@@ -264,7 +267,7 @@ class RemoteGuard:
         except Gone:  # it had just died: the next one is asked
             session = RemoteSession(self._link, turns, self.hash)
         if session.hash != self.hash:
-            log.warning("the scorer's process was started again with another guard than before: %s is now %s", self.hash, session.hash)
+            log.warning("the scorer's process has another guard than before: %s is now %s", self.hash, session.hash)
             self.hash = session.hash
         self._load = Load(**session.told) if session.told else self._load
         return session
@@ -285,18 +288,17 @@ class RemoteGuard:
 
     def load(self) -> Load:
         """What the scorer had to do when a conversation was last opened: asking now would hold up whoever asks."""
-        return replace(self._load, restarts=self._process.restarts if self._process else 0)
+        return replace(self._load, restarts=self._process.restarts if self._process else self._link.lost)
 
 
-def start(guard: Path, point: str, lookahead: int) -> tuple[ScorerProcess, RemoteGuard]:
-    """A scorer's process for a guard folder, and the guard as it is seen from here.
+def start(guard: Path, point: str, lookahead: int) -> ScorerProcess:
+    """A scorer's process for a guard folder.
 
     Raises:
         GuardError: the guard can't be loaded.
     """
     wishes = json.dumps({"guard": os.fspath(guard), "point": point, "lookahead": lookahead})
-    process = ScorerProcess([sys.executable, "-m", "charter.guard.scorer_process"], wishes)
-    return process, RemoteGuard(Link(process.path), process)
+    return ScorerProcess([sys.executable, "-m", "charter.guard.scorer_process"], wishes)
 
 
 def _close(link: Link, wire: Wire, number: int) -> None:

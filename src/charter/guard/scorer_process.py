@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,18 +38,32 @@ class Scoring:
     def __init__(self, load: Callable[[], GuardLike]) -> None:
         """Raises: GuardError, BackboneError."""
         self._load, self.guard = load, load()
+        self._loading = threading.Lock()
+        self._loaded_at = 0.0
+        self._refused: Exception | None = None
+        """Why the last load, begun at that moment, came to nothing."""
         self.known = weakref.WeakValueDictionary({self.guard.hash: self.guard})
         """By hash: those with open sessions too, so that another text of the same reply is judged by the guard of the first."""
         self.pool = ThreadPoolExecutor(THREADS)
 
     def reload(self) -> None:
-        """Open sessions stay on the guard that they began with.
+        """Open sessions stay on the guard that they began with. Several gateways may ask at once: whoever had to wait for a load that
+        began after it asked takes what came of that one.
 
         Raises:
             GuardError, BackboneError: the guard stays the one it was.
         """
-        self.guard = self._load()
-        self.known[self.guard.hash] = self.guard
+        asked = time.monotonic()
+        with self._loading:
+            if self._loaded_at <= asked:
+                self._loaded_at, self._refused = time.monotonic(), None
+                try:
+                    self.guard = self._load()
+                    self.known[self.guard.hash] = self.guard
+                except Exception as error:
+                    self._refused = error
+            if self._refused is not None:
+                raise self._refused
 
 
 class Connection:
