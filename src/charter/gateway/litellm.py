@@ -15,13 +15,13 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from charter.gateway.access import CLIENT
 from charter.gateway.body import dump, read_object
 from charter.gateway.choices import turns_of
 from charter.gateway.errors import bad_request, scoring_problem
 from charter.gateway.generate import checked_prompt
 from charter.gateway.kept import Kept
 from charter.gateway.scoring import UNSCORED, Channel, Conversation, Key, Scorer, ScoringFailed
+from charter.gateway.trail import CLIENT
 from charter.guard.policy import decide
 from charter.records import Turn, Verdict
 

@@ -6,6 +6,7 @@ import logging
 from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
+from uuid import uuid4
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,12 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from charter.gateway.access import CLIENT
 from charter.gateway.metrics import Metrics
 from charter.gateway.observer import Observer
 from charter.gateway.playground import PATHS
 from charter.gateway.tallies import Tallies
-from charter.gateway.trail import ASKED, PASSED_ON, REQUEST, Asked
+from charter.gateway.trail import ASKED, CLIENT, PASSED_ON, REQUEST, Asked
 
 QUIET = frozenset({"/", "/healthz", "/readyz", "/metrics"})
 """Never guarded, and asked by machines every few seconds; so are the playground's paths."""
@@ -37,7 +37,7 @@ class Observed:
             return
         observer: Observer = scope["app"].state.scorer.observer
         given = scope.get(REQUEST)
-        asked = Asked(scope["path"], given) if given else Asked(scope["path"])
+        asked = Asked(scope["path"], given or uuid4().hex, scope=scope)
         told: dict[str, Any] = {}
 
         async def sending(message: Message) -> None:

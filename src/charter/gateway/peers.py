@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from charter.gateway.access import CLIENT, LET_IN
+from charter.gateway.access import LET_IN
 from charter.gateway.body import MAX_BODY
 from charter.gateway.generate import unless_gone
-from charter.gateway.trail import ASKED, PASSED_ON, REQUEST
+from charter.gateway.trail import ASKED, CLIENT, PASSED_ON, REQUEST
 from charter.gateway.upstream import reply_headers
 from charter.gateway.worker import Worker
 

@@ -46,7 +46,11 @@ class Child:
     said: int
     """A pipe on which it says that it is ready, or why it can't be."""
     started: float
-    ready: bool = False
+    told: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.told == "{}"
 
 
 class Supervisor:
@@ -106,14 +110,15 @@ class Supervisor:
     def _listen_to(self, number: int, child: Child) -> None:
         """What a worker says, and whether it still lives."""
         pid, status = os.waitpid(child.pid, os.WNOHANG)  # asked first: what it said before its end is then there to be read
-        said = "" if child.ready else os.read(child.said, 4_096).decode() if select.select([child.said], [], [], 0)[0] else ""
-        child.ready = child.ready or said.startswith("{}")
+        if not child.told and select.select([child.said], [], [], 0)[0]:
+            child.told = os.read(child.said, 4_096).decode()
         self._served = self._served or child.ready
         if pid == 0:
             return
         os.close(child.said)
         del self._children[number]
-        reason = json.loads(said)["sentence"] if said and not child.ready else f"it ended ({os.waitstatus_to_exitcode(status)})"
+        ended = f"it ended ({os.waitstatus_to_exitcode(status)})"
+        reason = str(json.loads(child.told).get("sentence", ended)) if child.told else ended
         if not self._served:
             raise CharterError(reason)
         log.error("worker %d: %s; starting another", number, reason)
@@ -162,7 +167,7 @@ class Supervisor:
 
     def _sleep(self) -> None:
         """Until a signal comes, a while at most."""
-        select.select([self._wake, *(child.said for child in self._children.values() if not child.ready)], [], [], LOOK_S)
+        select.select([self._wake, *(child.said for child in self._children.values() if not child.told)], [], [], LOOK_S)
         try:
             while os.read(self._wake, 512):
                 pass
@@ -188,7 +193,7 @@ class Supervisor:
 
 
 def _say(pipe: int, told: dict[str, str]) -> None:
-    os.write(pipe, json.dumps(told).encode()[:4_096])
+    os.write(pipe, json.dumps({name: text[:500] for name, text in told.items()}).encode())
 
 
 def _end_with_parent(life: int) -> None:
