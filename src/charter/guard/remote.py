@@ -17,17 +17,18 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from charter.errors import GuardError, Unavailable
 from charter.guard.gathered import Load
 from charter.guard.holdback import OpenGuard
+from charter.guard.tokens import Part, TokenScore
 from charter.guard.wire import Message, Wire, raised, verdict_of
 from charter.records import Turn
 
@@ -241,6 +242,19 @@ class RemoteSession:
         return str(found["released"])
 
 
+@dataclass(frozen=True)
+class RemoteTokens:
+    """Implements `guard.tokens.TellsTokens`, for a guard over there that does."""
+
+    cutoffs: Mapping[Part, float]
+    titles: Mapping[str, str]
+
+    def token_scores(self, session: OpenGuard, part: Part, start: int) -> list[TokenScore]:
+        """Raises: as `Link.ask`."""
+        assert isinstance(session, RemoteSession)
+        return [(int(chars), float(score)) for chars, score in session.ask("tokens", part=part, start=start)["tokens"]]
+
+
 class RemoteGuard:
     """Implements `guard.holdback.GuardLike`."""
 
@@ -254,6 +268,8 @@ class RemoteGuard:
         self._load = Load()
         found = link.ask(link.wire(), "hello")
         self.name, self.hash, self.clauses = str(found["name"]), str(found["hash"]), tuple(found["clauses"])
+        self.guard = RemoteTokens(found["cutoffs"], found["titles"]) if "cutoffs" in found else None
+        """What tells its tokens' scores (`guard.tokens.telling`)."""
 
     def open(self, turns: tuple[Turn, ...]) -> RemoteSession:
         """Judge a conversation and get ready for its reply.

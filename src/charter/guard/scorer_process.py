@@ -25,6 +25,7 @@ from typing import Any
 
 from charter.errors import CharterError, Unavailable
 from charter.guard.holdback import GuardLike, OpenGuard
+from charter.guard.tokens import telling
 from charter.guard.wire import Message, Wire, fault_of, turns_of, written
 
 THREADS = 64
@@ -94,7 +95,9 @@ class Connection:
 
     def do_hello(self, _asked: Message) -> Message:
         guard = self._scoring.guard
-        return {"name": guard.name, "hash": guard.hash, "clauses": list(guard.clauses)}
+        tells = telling(guard)
+        told = {"cutoffs": dict(tells.cutoffs), "titles": dict(tells.titles)} if tells else {}
+        return {"name": guard.name, "hash": guard.hash, "clauses": list(guard.clauses), **told}
 
     def do_reload(self, asked: Message) -> Message:
         self._scoring.reload()
@@ -123,6 +126,14 @@ class Connection:
     def do_scores(self, asked: Message) -> Message:
         guard, session = self._found(asked)
         return {"scores": guard.clause_scores(session)}
+
+    def do_tokens(self, asked: Message) -> Message:
+        """Each token's score in a part of a session, for the page that shows them."""
+        guard, session = self._found(asked)
+        tells = telling(guard)
+        if tells is None:
+            raise Unavailable("this guard does not tell its tokens' scores")
+        return {"tokens": tells.token_scores(session, asked["part"], asked["start"])}
 
     def _released(self, asked: Message, step: Callable[[OpenGuard], str]) -> Message:
         session = self._found(asked)[1]
