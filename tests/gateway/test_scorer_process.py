@@ -27,6 +27,7 @@ from charter.gateway.reload import Reloader
 from charter.gateway.scoring import Scorer
 from charter.gateway.settings import Settings
 from charter.guard.remote import Link, RemoteGuard, ScorerProcess
+from charter.guard.tokens import telling
 from charter.guard.wire import Wire
 from charter.records import Turn
 
@@ -62,6 +63,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def test_a_session_over_there_is_what_it_would_be_here(guard: RemoteGuard) -> None:
     assert (guard.name, guard.hash, guard.clauses) == ("apart", "first", ("words",))
+    assert telling(guard) is None
     session = guard.open(PROMPT)
     assert session.push("naïve 😀 \ud83d words and ") == "naïve 😀 \ud83d words and"
     twin = copy.deepcopy(session)

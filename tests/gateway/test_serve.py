@@ -17,7 +17,8 @@ from tests.gateway.conftest import Oracle, Scripted
 
 from charter.errors import CharterError, UpstreamError
 from charter.gateway.audit.log import open_log
-from charter.gateway.serve import _listen, run
+from charter.gateway.listening import bound
+from charter.gateway.serve import run
 from charter.gateway.settings import Settings
 
 SERVE = """
@@ -117,7 +118,7 @@ def test_a_port_that_is_taken_is_one_sentence(upstream: Scripted) -> None:
 
 
 def test_the_body_of_an_answer_does_not_wait_for_the_acknowledgement_of_its_headers() -> None:
-    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+    with bound("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

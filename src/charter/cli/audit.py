@@ -19,12 +19,13 @@ def command(
     since: Annotated[str | None, typer.Option(help="First day, as 2026-11-21 (UTC).")] = None,
     until: Annotated[str | None, typer.Option(help="Last day.")] = None,
     clause: Annotated[str | None, typer.Option(help="Verdicts by this clause alone.")] = None,
+    key: Annotated[str | None, typer.Option(help="Verdicts on requests of the API key of this name alone.")] = None,
     review: Annotated[int, typer.Option(min=0, help="Show so many flagged verdicts that nobody has decided on, least certain first.")] = 0,
     mark: Annotated[list[str] | None, typer.Option(help="ID=harmless, ID=restricted or ID=unclear: decide; may be repeated.")] = None,
     export: Annotated[Path | None, typer.Option(help="Write the decided verdicts with their content as labelled JSONL.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Counts by clause and by day, the queue of possible false positives, and their export as labelled data."""
+    """Counts by clause, day, guard and API key, the queue of possible false positives, and their export as labelled data."""
     from charter.errors import DataError
     from charter.gateway.audit import query
     from charter.gateway.audit.store import open_store
@@ -34,7 +35,7 @@ def command(
             raise DataError(f"{day!r} is no day; write it as 2026-11-21")
     marks = [(name, decision) for name, _, decision in (pair.partition("=") for pair in mark or ())]
     store = open_store(db)
-    chosen = query.Chosen(since, until, clause)
+    chosen = query.Chosen(since, until, clause, key)
     try:
         said: dict[str, Any] = {}
         if marks:
@@ -72,6 +73,9 @@ def _summary(said: dict[str, Any]) -> str:
     lines += [_row(d["day"], d["verdicts"], d["flagged"], d["blocked"]) for d in said["days"]]
     lines += ["", _row("guard", "verdicts", "flagged", "blocked")]
     lines += [_row(g["guard_hash"][:12], g["verdicts"], g["flagged"], g["blocked"]) for g in said["guards"]]
+    if said["keys"]:
+        lines += ["", _row("key", "verdicts", "flagged", "blocked")]
+        lines += [_row(k["key"], k["verdicts"], k["flagged"], k["blocked"]) for k in said["keys"]]
     for s in said["shadow_guards"]:
         lines += ["", "shadow guard {guard_hash:.12} beside {first:.12}: {both:,} flagged by both, {first_alone:,} by the first alone, "
                   "{second_alone:,} by the second alone, {neither:,} by neither".format(**s)]  # fmt: skip

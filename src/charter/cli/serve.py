@@ -63,6 +63,13 @@ def command(
         bool | None,
         typer.Option(help="A page at / to chat and to watch verdicts; on by default where --host is this machine's own address."),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Processes that share the port. Each loads the guard, unless --scorer process: then all ask one."
+        ),
+    ] = 1,
+    watch: Annotated[bool, typer.Option("--watch", help="Load the guard again when its folder changes (SIGHUP always does).")] = False,
     otel: Annotated[bool, typer.Option("--otel", help="Send OpenTelemetry spans; OTEL_EXPORTER_OTLP_ENDPOINT says where.")] = False,
 ) -> None:
     """Put a guard in front of a language model. The upstream's key is read from CHARTER_UPSTREAM_KEY."""
@@ -70,11 +77,13 @@ def command(
     from charter.gateway.audit.log import open_log
     from charter.gateway.playground import is_loopback
     from charter.gateway.refusing import open_dial
-    from charter.gateway.serve import run
+    from charter.gateway.serve import Guards, run, run_workers
     from charter.gateway.settings import Settings
     from charter.gateway.spans import open_spans
     from charter.gateway.tls import tls_files
-    from charter.guard.served import open_guard
+    from charter.gateway.watch import Watch
+    from charter.guard.served import opener
+    from charter.guard.shipped import place
 
     if probe == "upstream" and upstream != "embedded":
         raise UpstreamError("--probe upstream reads a model that runs in this process; give --upstream embedded, or leave --probe out")
@@ -86,11 +95,20 @@ def command(
         )
     if refusal_threshold and refusal_tokens is None:
         raise UpstreamError("--refusal-threshold is held against refusal tokens; name their folder with --refusal-tokens")
+    if workers > 1 and upstream == "embedded":
+        raise UpstreamError("--workers share no embedded upstream; give --upstream a URL, or leave --workers out")
+    if workers > 1 and playground:
+        raise UpstreamError("the page at / shows one process's verdicts; leave --workers out, or --playground")
     tls = tls_files(tls_cert, tls_key)
     dial = open_dial(refusal_tokens, refusal_threshold or ()) if refusal_tokens else None
     with ExitStack() as stack:
-        loaded, reload = open_guard(guard, point, lookahead, "upstream" if probe == "upstream" else scorer, stack)
-        second = open_guard(shadow_guard, point, 0, scorer, stack)[0] if shadow_guard else None
+        first = opener(guard, point, lookahead, "upstream" if probe == "upstream" else scorer, stack)
+        second = opener(shadow_guard, point, 0, scorer, stack) if shadow_guard else None
+
+        def open_guards() -> Guards:
+            return *first(), second()[0] if second else None
+
+        loaded, reload, beside = (None, None, None) if workers > 1 else open_guards()
         if upstream == "embedded" and probe == "own" and dial is None:
             from charter.llm.embedded import embedded_server
 
@@ -100,7 +118,12 @@ def command(
             upstream, upstream_key=key, mode=mode, on_error=on_error, on_block=on_block, refusal=refusal,
             max_sessions=max_sessions, max_body_bytes=max_body, max_connections=max_connections, keys=keys,
             log_content=log_content and audit != "none",
-            playground=is_loopback(host) if playground is None else playground,
+            playground=workers == 1 and is_loopback(host) if playground is None else playground,
         )  # fmt: skip
         log = None if audit == "none" else partial(open_log, audit, retain_days, audit_spool)
-        run(loaded, settings, host, port, log, open_spans if otel else None, tls, reload, second, dial)
+        looked = Watch(place(guard) / "guard.json") if watch else None
+        traced = open_spans if otel else None
+        if loaded is None:
+            run_workers(workers, open_guards, settings, host, port, log, traced, tls, looked, scorer == "process")
+        else:
+            run(loaded, settings, host, port, log, traced, tls, reload, beside, looked, dial)

@@ -11,13 +11,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from charter.gateway.body import MAX_BODY
 from charter.gateway.errors import HTTPProblem, problem_response
 from charter.gateway.keys import Key, KeyRing, TooMany
+from charter.gateway.trail import CLIENT
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Paths that need no key: what machines ask to see whether the gateway runs, and pages that hold nothing of anybody's."""
 PAGE = "/page/"
 """The files of the playground's page: the same for everybody."""
-CLIENT = "charter.client"
-"""Where the scope of a request keeps the name of its key."""
+LET_IN = "charter.let-in"
+"""Whether a worker beside this one has let the request in already (`peers`)."""
 CARRY_KEYS = (b"authorization", b"x-api-key")
 
 
@@ -28,7 +29,7 @@ class Keyed:
         self._app, self._ring = app, ring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(PAGE):
+        if scope["type"] != "http" or scope.get(LET_IN) or scope["path"] in OPEN or scope["path"].startswith(PAGE):
             await self._app(_without_keys(scope), receive, send)
             return
         with ExitStack() as stack:

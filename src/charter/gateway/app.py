@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -34,6 +35,7 @@ from charter.gateway.moderations import moderate
 from charter.gateway.observed import Observed, metrics
 from charter.gateway.observer import Observer
 from charter.gateway.openapi import openapi
+from charter.gateway.peers import Peers, Relayed
 from charter.gateway.playground import playground
 from charter.gateway.refusing import Dial
 from charter.gateway.reload import Reload, Reloader
@@ -43,7 +45,10 @@ from charter.gateway.sessions import GuardedReply, close, feed, open_session
 from charter.gateway.settings import Settings
 from charter.gateway.spans import Spans
 from charter.gateway.surface import Surface
+from charter.gateway.tallies import Tallies
 from charter.gateway.upstream import Upstream, reply_headers
+from charter.gateway.watch import Watch
+from charter.gateway.worker import Worker
 from charter.guard.holdback import GuardLike
 
 SURFACES: tuple[Surface, ...] = (Chat(), Completions(), Messages(), Responses())
@@ -57,32 +62,49 @@ def create_app(
     spans: Spans | None = None,
     reload: Reload | None = None,
     shadow: GuardLike | None = None,
+    watch: Watch | None = None,
+    worker: Worker | None = None,
     dial: Dial | None = None,
 ) -> Starlette:
-    """A gateway that puts `guard` in front of the upstream of `settings`, or of a dial. Log and spans are closed when it stops."""
+    """A gateway that puts `guard` in front of the upstream of `settings`. Log and spans are closed when it stops.
+
+    Args:
+        watch: says when to load the guard by `reload`.
+        worker: its place among several on one port.
+        dial: a model with refusal tokens, which answers in the upstream's place.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.upstream = open_upstream(settings, dial)
         counters = Counters()
         feed = Feed() if settings.playground else None
-        shown = Metrics(guard, settings, counters, audit, dial)
-        observer = Observer(guard, settings, counters, audit, shown, spans, feed)
+        measured = Metrics(guard, settings, counters, audit, dial)
+        observer = Observer(guard, settings, counters, audit, measured, spans, feed)
+        app.state.tallies = Tallies(worker, counters, measured) if worker else None
+        app.state.peers = Peers(worker) if worker else None
         app.state.scorer = Scorer(guard, settings, counters, observer)
         if shadow is not None:
             observer.compare_with(shadow)
-        if reload is not None:
-            Reloader(app.state.scorer, reload).listen()
+        reloader = Reloader(app.state.scorer, reload) if reload else None
+        if reloader is not None:
+            reloader.listen()
         app.state.sessions = Kept[GuardedReply](settings.max_sessions, settings.session_idle_s, left=_abandon)
         app.state.calls = Kept[Call](settings.max_sessions, settings.session_idle_s, left=_abandon)
         kept = (app.state.sessions, app.state.calls)
         async with create_task_group() as group:
             group.start_soon(_expiring, kept, settings.session_idle_s / 4)
+            if reloader is not None and watch is not None:
+                group.start_soon(reloader.follow, watch)
+            if worker is not None:
+                group.start_soon(app.state.tallies.keep)
             yield
             group.cancel_scope.cancel()
         for things in kept:
             things.clear()
         await app.state.upstream.aclose()
+        if worker is not None:
+            await app.state.peers.aclose()
         await observer.close()
 
     routes = [
@@ -102,7 +124,11 @@ def create_app(
         *(playground() if settings.playground else []),
     ]
     handlers = {HTTPProblem: answer_problem, HTTPException: answer_unknown, ClientDisconnect: _gone, Exception: answer_crash}
-    layers = [Middleware(Observed), *([Middleware(Keyed, ring=KeyRing(settings.keys))] if settings.keys else [])]
+    layers = [
+        *([Middleware(Relayed, secret=worker.secret)] if worker else []),
+        Middleware(Observed),
+        *([Middleware(Keyed, ring=KeyRing(settings.keys))] if settings.keys else []),
+    ]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers, middleware=layers)
 
 
@@ -135,13 +161,16 @@ async def healthz(request: Request) -> Response:
     scorer: Scorer = request.app.state.scorer
     guard, settings = scorer.guard, scorer.settings
     second = scorer.observer.second
+    tallies: Tallies | None = request.app.state.tallies
+    worker = request.app.state.peers.worker if tallies else None
     return JSONResponse(
         {
             "status": "ok",
             "guard": {"name": guard.name, "hash": guard.hash},
             "mode": settings.mode,
             "on_error": settings.on_error,
-            "counters": asdict(scorer.counters),
+            "counters": asdict(tallies.counters() if tallies else scorer.counters),
+            **({"worker": {"number": worker.number, "of": worker.of, "pid": os.getpid()}} if worker else {}),
             **({"shadow_guard": second.told()} if second else {}),
         }
     )

@@ -32,21 +32,31 @@ T = TypeVar("T")
 def route(surface: Surface) -> Route:
     """Where a surface is served."""
 
-    async def answer(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         return await generate(surface, request)
 
-    return Route(f"/v1{surface.path}", answer, methods=["POST"])
+    return Route(f"/v1{surface.path}", endpoint, methods=["POST"])
 
 
 async def generate(surface: Surface, request: Request) -> Response:
     """One request, from its prompt to its reply."""
     scorer: Scorer = request.app.state.scorer
-    upstream: Upstream = request.app.state.upstream
     scorer.counters.requests += 1
     body = await read_object(request, scorer.settings)
     conversation = Conversation(scorer, surface.turns(body))
     n_choices = surface.n_choices(body)
-    verdict = await checked_prompt(request, conversation)
+    return await unless_gone(request, lambda: answer(surface, request, conversation, body, n_choices))  # one watcher for all its waits
+
+
+async def answer(surface: Surface, request: Request, conversation: Conversation, body: JSON, n_choices: int) -> Response:
+    """The prompt judged, the upstream asked, the reply judged as a whole or on its way.
+
+    Raises:
+        HTTPProblem: as those that it calls.
+    """
+    scorer: Scorer = request.app.state.scorer
+    upstream: Upstream = request.app.state.upstream
+    verdict = await judged_prompt(conversation)
     action = decide(verdict, scorer.settings.mode)
     notes = notes_for(surface, request, conversation)
     if action == "block":
@@ -55,25 +65,34 @@ async def generate(surface: Surface, request: Request) -> Response:
     async with AsyncExitStack() as stack:
         asked = dump(body).encode()
         call = upstream.send("POST", surface.path, request.headers.items(), asked, surface.key_header, conversation.session)
-        response = await unless_gone(request, lambda: stack.enter_async_context(call))
+        response = await stack.enter_async_context(call)
         if response.is_success and response.headers.get("content-type", "").startswith("text/event-stream"):
             headers = reply_headers(response) | said(verdict, action)
             events = GuardedStream(conversation, surface.stream(), n_choices).events(response)
             return EventStream(notes.among(events) if notes else events, stack.pop_all(), headers)
-        reply = await unless_gone(request, lambda: upstream.read(response))
+        reply = await upstream.read(response)
     if not response.is_success:
         return Response(reply, response.status_code, reply_headers(response))
-    return await unless_gone(request, lambda: whole(surface, conversation, response, reply))
+    return await whole(surface, conversation, response, reply)
 
 
 async def checked_prompt(request: Request, conversation: Conversation) -> Verdict:
-    """The prompt's verdict.
+    """The prompt's verdict, unless the client goes away.
 
     Raises:
         HTTPProblem: 400 or 500 where it can't be scored and failures are closed.
     """
+    return await unless_gone(request, lambda: judged_prompt(conversation))
+
+
+async def judged_prompt(conversation: Conversation) -> Verdict:
+    """The prompt's verdict.
+
+    Raises:
+        HTTPProblem: as above.
+    """
     try:
-        return await unless_gone(request, conversation.check_prompt)
+        return await conversation.check_prompt()
     except ScoringFailed as error:
         raise (bad_request(str(error), "not_scored") if error.clients_to_mend else scoring_problem(str(error))) from error
 
@@ -116,7 +135,7 @@ async def _guarded(surface: Surface, conversation: Conversation, part: JSON, pla
     passed: dict[Path, str] = {}
     for path, text in surface.texts(part):
         channel = conversation.channel((place, path))
-        passed[path] = await channel.push(text) + await channel.flush()
+        passed[path] = await channel.take(text)
         if channel.flagged:
             conversation.count_reply(channel.verdict)
             return surface.replaced(part, passed), channel.verdict

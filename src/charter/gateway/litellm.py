@@ -15,13 +15,13 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from charter.gateway.access import CLIENT
-from charter.gateway.body import read_object
+from charter.gateway.body import dump, read_object
 from charter.gateway.choices import turns_of
 from charter.gateway.errors import bad_request, scoring_problem
 from charter.gateway.generate import checked_prompt
 from charter.gateway.kept import Kept
 from charter.gateway.scoring import UNSCORED, Channel, Conversation, Key, Scorer, ScoringFailed
+from charter.gateway.trail import CLIENT
 from charter.guard.policy import decide
 from charter.records import Turn, Verdict
 
@@ -41,6 +41,9 @@ async def guardrail(request: Request) -> Response:
     scorer: Scorer = request.app.state.scorer
     scorer.counters.requests += 1
     body = await read_object(request, scorer.settings)
+    if (answer := await _elsewhere(request, body)) is not None:
+        scorer.counters.requests -= 1  # counted there
+        return answer
     texts, calls = _strings(body), body.get("tool_calls") or []
     if body.get("input_type") not in ("request", "response") or not isinstance(calls, list):
         raise bad_request("`input_type` must be request or response, and `tool_calls` a list")
@@ -62,6 +65,15 @@ async def guardrail(request: Request) -> Response:
         if identity is not None:
             kept.put(identity, call)
     return await _reply(call, texts, [json.dumps(c, ensure_ascii=False) for c in map(_said, calls)])
+
+
+async def _elsewhere(request: Request, body: dict[str, Any]) -> Response | None:
+    """The answer of the worker that remembers this call; None where that is this one."""
+    peers, identity = request.app.state.peers, _identity(request, body)
+    if peers is None or identity is None:
+        return None
+    answer: Response | None = await peers.ask(peers.of_call(identity), request, dump(body).encode())
+    return answer
 
 
 async def _reply(call: Call, texts: list[str], calls: list[str]) -> Response:

@@ -6,6 +6,7 @@ import logging
 from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
+from uuid import uuid4
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from charter.gateway.access import CLIENT
 from charter.gateway.metrics import Metrics
 from charter.gateway.observer import Observer
 from charter.gateway.playground import PATHS
-from charter.gateway.trail import ASKED, Asked
+from charter.gateway.tallies import Tallies
+from charter.gateway.trail import ASKED, CLIENT, PASSED_ON, REQUEST, Asked
 
 QUIET = frozenset({"/", "/healthz", "/readyz", "/metrics"})
 """Never guarded, and asked by machines every few seconds; so are the playground's paths."""
@@ -35,7 +36,8 @@ class Observed:
             await self._app(scope, receive, send)
             return
         observer: Observer = scope["app"].state.scorer.observer
-        asked = Asked(scope["path"])
+        given = scope.get(REQUEST)
+        asked = Asked(scope["path"], given or uuid4().hex, scope=scope)
         told: dict[str, Any] = {}
 
         async def sending(message: Message) -> None:
@@ -61,7 +63,8 @@ class Observed:
 async def metrics(request: Request) -> Response:
     """GET /metrics."""
     found: Metrics = request.app.state.scorer.observer.metrics
-    return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)
+    tallies: Tallies | None = request.app.state.tallies
+    return Response(generate_latest(tallies or found.registry), media_type=CONTENT_TYPE_LATEST)  # type: ignore[arg-type]
 
 
 def _close(asked: Asked) -> None:
@@ -70,11 +73,13 @@ def _close(asked: Asked) -> None:
 
 
 def _ended(observer: Observer, asked: Asked, scope: Scope, told: dict[str, Any]) -> None:
-    """Count and log the request. The line holds no content, not even of the query."""
+    """Count and log the request, where it was answered here. The line holds no content, not even of the query."""
     if observer.metrics is not None:
         observer.metrics.open.discard(asked)
         if asked.findings:
             observer.metrics.ended(asked)
+    if scope.get(PASSED_ON):
+        return
     verdicts = [
         {
             "stage": f.stage, "choice": f.choice, "verdict": f.outcome, "action": f.action, "clause": f.clause, "position": f.position,

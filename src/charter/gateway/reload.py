@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from charter.errors import CharterError, Unavailable
 from charter.gateway.scoring import Scorer
+from charter.gateway.watch import EVERY_S, Watch
 from charter.guard.holdback import GuardLike
 
 Reload = Callable[[], GuardLike]
@@ -32,6 +33,13 @@ class Reloader:
         """From now on. Signals reach the main thread alone; elsewhere this does nothing."""
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin)
+
+    async def follow(self, watch: Watch) -> None:
+        """Load the guard whenever another was put there, for ever."""
+        while True:
+            await anyio.sleep(EVERY_S)
+            if await anyio.to_thread.run_sync(watch.changed):
+                await self.reload()
 
     async def reload(self) -> bool:
         """Swap the guard; whether that was done. A folder that can't be loaded leaves the old guard where it is."""

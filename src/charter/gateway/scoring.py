@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TypeVar
 
@@ -231,6 +231,29 @@ class Channel:
         session = self._session
         return rest + await self._step("", lambda: session.flush())
 
+    async def take(self, text: str) -> str:
+        """All of a text, of a channel that has not begun: what `push` and then `flush` give, in one step.
+
+        Raises:
+            ScoringFailed: as above.
+        """
+        text = self._whole(text) + ("\ufffd" if self._half else "")
+        self._half = ""
+        if not text:
+            return await self.flush()
+        self._text.append(text)
+        self._held += text
+        pushed: list[str] = []
+
+        def score() -> str:
+            pushed.append(self._score(text))
+            assert self._session is not None
+            return pushed[0] + self._session.flush()
+
+        out = await self._step(text, score, pushed)
+        self.flushed, self.times_flushed = True, 1
+        return out
+
     async def glance(self) -> Verdict:
         """The verdict if the text ended here. The channel goes on as if nobody had asked; only the open word is scored twice.
 
@@ -262,8 +285,9 @@ class Channel:
                 text = "".join(self._text)
         return self._session.push(text)
 
-    async def _step(self, text: str, score: Callable[[], str]) -> str:
-        shadow = self._conversation.settings.mode == "shadow"
+    async def _step(self, text: str, score: Callable[[], str], done: Sequence[str] = ()) -> str:
+        """`done`: what `score` had released when it failed, which is scored all the same."""
+        shadow, before = self._conversation.settings.mode == "shadow", ""
         if not self.unscored:
             start = perf_counter()
             try:
@@ -272,12 +296,13 @@ class Channel:
                 self.problem = str(error)
                 if not self._conversation.passes_failures:
                     raise
+                before = self._passed(done[0]) if done else ""
                 self.unscored = True
             else:
                 return text if shadow else released
             finally:
                 self.seconds += perf_counter() - start
-        out, self._held = text if shadow else self._held, ""
+        out, self._held = text if shadow else before + self._held, ""
         return out
 
     def _passed(self, released: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from charter.gateway.check import asked_turns, fields, guard_of
 from charter.gateway.errors import HTTPProblem, bad_request, scoring_problem
 from charter.gateway.generate import checked_prompt
 from charter.gateway.kept import Kept
+from charter.gateway.peers import Peers
 from charter.gateway.scoring import Channel, Conversation, Scorer, ScoringFailed
 from charter.guard.policy import decide
 
@@ -42,7 +44,8 @@ async def open_session(request: Request) -> Response:
     verdict = await checked_prompt(request, conversation)
     _make_sure_of_room(sessions, scorer)  # others may have been opened meanwhile
     action = decide(verdict, scorer.settings.mode)
-    identity = None if action == "block" else f"gs-{uuid.uuid4().hex}"
+    peers: Peers | None = request.app.state.peers
+    identity = None if action == "block" else peers.new_session() if peers else f"gs-{uuid.uuid4().hex}"
     scorer.counters.blocked_prompts += action == "block"
     if identity is not None:
         sessions.put(identity, GuardedReply(conversation))
@@ -72,7 +75,10 @@ def _make_sure_of_room(sessions: Kept[GuardedReply], scorer: Scorer) -> None:
 
 async def _answer(request: Request, text: str | None) -> Response:
     sessions: Kept[GuardedReply] = request.app.state.sessions
-    identity = request.path_params["id"]
+    identity, peers = request.path_params["id"], request.app.state.peers
+    told = b"" if text is None else json.dumps({"text": text}).encode()
+    if peers is not None and (answer := await peers.ask(peers.of_session(identity), request, told)) is not None:
+        return answer  # type: ignore[no-any-return]
     reply = sessions.get(identity)
     if reply is None:
         raise HTTPProblem(404, "no such session is open; it was closed, or nobody asked for it for too long", code="no_session")

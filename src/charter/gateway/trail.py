@@ -6,11 +6,11 @@ A flagged reply is found at once; one that passes is found when its request ends
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from charter.gateway.audit.finding import Finding, Stage, now
@@ -20,6 +20,10 @@ from charter.guard.policy import decide
 from charter.records import Turn, Verdict
 
 UNNAMED = "-"
+CLIENT = "charter.client"
+"""Where the scope of a request keeps the name of its key."""
+REQUEST, PASSED_ON = "charter.request", "charter.passed-on"
+"""And the id that another worker gave the request, and whether another one answered it (`peers`)."""
 
 
 class Followed(Protocol):
@@ -47,6 +51,12 @@ class Asked:
     findings: list[Finding] = field(default_factory=list)
     trails: list[Trail] = field(default_factory=list)
     streams: bool = False
+    scope: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> str | None:
+        """Name of the key that asked, known once the request was let in."""
+        return self.scope.get(CLIENT)
 
     @property
     def held_chars(self) -> int:
@@ -117,7 +127,7 @@ class Trail:
             id=uuid4().hex, time=now(), request=asked.id if asked else UNNAMED, surface=asked.surface if asked else UNNAMED, stage=stage,
             choice=choice, guard=guard.name, guard_hash=guard.hash, mode=settings.mode, flagged=verdict.flagged, score=verdict.score,
             clause=verdict.clause, position=verdict.position, action=action, error=problem, latency_ms=round(seconds * 1e3, 3),
-            content=json.dumps([asdict(turn) for turn in turns]) if settings.log_content else None,
+            content=json.dumps([asdict(turn) for turn in turns]) if settings.log_content else None, key=asked.key if asked else None,
         )  # fmt: skip
         if asked is not None:
             asked.findings.append(finding)

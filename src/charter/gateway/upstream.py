@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
+import anyio
 import httpx2
 
 from charter.errors import UpstreamError
@@ -86,7 +87,8 @@ class Upstream:
                 raise upstream_problem("the upstream compressed its reply, which it was asked not to; switch that off there")
             yield response
         finally:
-            await response.aclose()
+            with anyio.CancelScope(shield=True):  # its connection is let go of also where the client went away
+                await response.aclose()
 
     async def read(self, response: httpx2.Response) -> bytes:
         """A whole body, without our key wherever the upstream repeats it.

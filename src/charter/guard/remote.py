@@ -17,17 +17,18 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from charter.errors import GuardError, Unavailable
 from charter.guard.gathered import Load
 from charter.guard.holdback import OpenGuard
+from charter.guard.tokens import Part, TokenScore
 from charter.guard.wire import Message, Wire, raised, verdict_of
 from charter.records import Turn
 
@@ -129,6 +130,8 @@ class Link:
         self._wire: Wire | None = None
         self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[Wire, Future[Message]]] = {}
+        self.lost = 0
+        """Times that the process over there ended."""
 
     def wire(self) -> Wire:
         """The connection that there is, or a new one.
@@ -188,6 +191,7 @@ class Link:
                 asked[1].set_result(found)
         with self._lock:
             self._wire = None
+            self.lost += 1
             lost = [number for number, (own, _) in self._pending.items() if own is wire]
             futures = [self._pending.pop(number)[1] for number in lost]
         wire.close()
@@ -238,6 +242,19 @@ class RemoteSession:
         return str(found["released"])
 
 
+@dataclass(frozen=True)
+class RemoteTokens:
+    """Implements `guard.tokens.TellsTokens`, for a guard over there that does."""
+
+    cutoffs: Mapping[Part, float]
+    titles: Mapping[str, str]
+
+    def token_scores(self, session: OpenGuard, part: Part, start: int) -> list[TokenScore]:
+        """Raises: as `Link.ask`."""
+        assert isinstance(session, RemoteSession)
+        return [(int(chars), float(score)) for chars, score in session.ask("tokens", part=part, start=start)["tokens"]]
+
+
 class RemoteGuard:
     """Implements `guard.holdback.GuardLike`."""
 
@@ -251,6 +268,8 @@ class RemoteGuard:
         self._load = Load()
         found = link.ask(link.wire(), "hello")
         self.name, self.hash, self.clauses = str(found["name"]), str(found["hash"]), tuple(found["clauses"])
+        self.guard = RemoteTokens(found["cutoffs"], found["titles"]) if "cutoffs" in found else None
+        """What tells its tokens' scores (`guard.tokens.telling`)."""
 
     def open(self, turns: tuple[Turn, ...]) -> RemoteSession:
         """Judge a conversation and get ready for its reply.
@@ -264,7 +283,7 @@ class RemoteGuard:
         except Gone:  # it had just died: the next one is asked
             session = RemoteSession(self._link, turns, self.hash)
         if session.hash != self.hash:
-            log.warning("the scorer's process was started again with another guard than before: %s is now %s", self.hash, session.hash)
+            log.warning("the scorer's process has another guard than before: %s is now %s", self.hash, session.hash)
             self.hash = session.hash
         self._load = Load(**session.told) if session.told else self._load
         return session
@@ -285,18 +304,17 @@ class RemoteGuard:
 
     def load(self) -> Load:
         """What the scorer had to do when a conversation was last opened: asking now would hold up whoever asks."""
-        return replace(self._load, restarts=self._process.restarts if self._process else 0)
+        return replace(self._load, restarts=self._process.restarts if self._process else self._link.lost)
 
 
-def start(guard: Path, point: str, lookahead: int) -> tuple[ScorerProcess, RemoteGuard]:
-    """A scorer's process for a guard folder, and the guard as it is seen from here.
+def start(guard: Path, point: str, lookahead: int) -> ScorerProcess:
+    """A scorer's process for a guard folder.
 
     Raises:
         GuardError: the guard can't be loaded.
     """
     wishes = json.dumps({"guard": os.fspath(guard), "point": point, "lookahead": lookahead})
-    process = ScorerProcess([sys.executable, "-m", "charter.guard.scorer_process"], wishes)
-    return process, RemoteGuard(Link(process.path), process)
+    return ScorerProcess([sys.executable, "-m", "charter.guard.scorer_process"], wishes)
 
 
 def _close(link: Link, wire: Wire, number: int) -> None:

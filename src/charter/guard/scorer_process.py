@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from typing import Any
 
 from charter.errors import CharterError, Unavailable
 from charter.guard.holdback import GuardLike, OpenGuard
+from charter.guard.tokens import telling
 from charter.guard.wire import Message, Wire, fault_of, turns_of, written
 
 THREADS = 64
@@ -37,18 +39,32 @@ class Scoring:
     def __init__(self, load: Callable[[], GuardLike]) -> None:
         """Raises: GuardError, BackboneError."""
         self._load, self.guard = load, load()
+        self._loading = threading.Lock()
+        self._loaded_at = 0.0
+        self._refused: Exception | None = None
+        """Why the last load, begun at that moment, came to nothing."""
         self.known = weakref.WeakValueDictionary({self.guard.hash: self.guard})
         """By hash: those with open sessions too, so that another text of the same reply is judged by the guard of the first."""
         self.pool = ThreadPoolExecutor(THREADS)
 
     def reload(self) -> None:
-        """Open sessions stay on the guard that they began with.
+        """Open sessions stay on the guard that they began with. Several gateways may ask at once: whoever had to wait for a load that
+        began after it asked takes what came of that one.
 
         Raises:
             GuardError, BackboneError: the guard stays the one it was.
         """
-        self.guard = self._load()
-        self.known[self.guard.hash] = self.guard
+        asked = time.monotonic()
+        with self._loading:
+            if self._loaded_at <= asked:
+                self._loaded_at, self._refused = time.monotonic(), None
+                try:
+                    self.guard = self._load()
+                    self.known[self.guard.hash] = self.guard
+                except Exception as error:
+                    self._refused = error
+            if self._refused is not None:
+                raise self._refused
 
 
 class Connection:
@@ -79,7 +95,9 @@ class Connection:
 
     def do_hello(self, _asked: Message) -> Message:
         guard = self._scoring.guard
-        return {"name": guard.name, "hash": guard.hash, "clauses": list(guard.clauses)}
+        tells = telling(guard)
+        told = {"cutoffs": dict(tells.cutoffs), "titles": dict(tells.titles)} if tells else {}
+        return {"name": guard.name, "hash": guard.hash, "clauses": list(guard.clauses), **told}
 
     def do_reload(self, asked: Message) -> Message:
         self._scoring.reload()
@@ -108,6 +126,14 @@ class Connection:
     def do_scores(self, asked: Message) -> Message:
         guard, session = self._found(asked)
         return {"scores": guard.clause_scores(session)}
+
+    def do_tokens(self, asked: Message) -> Message:
+        """Each token's score in a part of a session, for the page that shows them."""
+        guard, session = self._found(asked)
+        tells = telling(guard)
+        if tells is None:
+            raise Unavailable("this guard does not tell its tokens' scores")
+        return {"tokens": tells.token_scores(session, asked["part"], asked["start"])}
 
     def _released(self, asked: Message, step: Callable[[OpenGuard], str]) -> Message:
         session = self._found(asked)[1]

@@ -15,19 +15,29 @@ Where = Literal["here", "process", "upstream"]
 """Threads of this process, a process of its own, or the forward of the embedded upstream."""
 
 
-def open_guard(folder: Path, point: PointName, lookahead: int, where: Where, stack: ExitStack) -> tuple[GuardLike, Callable[[], GuardLike]]:
-    """The guard, and what gives it as its folder is later on; a process is ended with the stack.
+Opened = tuple[GuardLike, Callable[[], GuardLike]]
+"""A guard, and what gives it as its folder is later on."""
+
+
+def opener(folder: Path, point: PointName, lookahead: int, where: Where, stack: ExitStack) -> Callable[[], Opened]:
+    """What opens the guard, in this process or in those that are forked from it: a scorer's process, started here and ended with the
+    stack, is asked by all of them.
 
     Raises:
-        GuardError: it is missing, damaged or foreign.
-        BackboneError: its backbone can't be loaded.
+        GuardError: the scorer's process can't load it. Elsewhere that is told when it is opened:
+        GuardError, BackboneError: it is missing, damaged or foreign, or its backbone can't be loaded.
     """
     if where == "process":
-        from charter.guard.remote import start
+        from charter.guard.remote import Link, RemoteGuard, start
 
-        process, remote = start(folder, point, lookahead)
+        process = start(folder, point, lookahead)
         stack.callback(process.stop)
-        return remote, remote.reloaded
+
+        def link() -> Opened:
+            remote = RemoteGuard(Link(process.path))
+            return remote, remote.reloaded
+
+        return link
 
     def load() -> GuardLike:
         if where == "upstream":
@@ -39,4 +49,4 @@ def open_guard(folder: Path, point: PointName, lookahead: int, where: Where, sta
 
         return gathered(replace(folders.load(folder, point=point), lookahead=lookahead))
 
-    return load(), load
+    return lambda: (load(), load)

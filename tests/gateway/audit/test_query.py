@@ -23,12 +23,13 @@ from charter.gateway.audit.store import Store, open_store
 DAYS = ("2026-11-19", "2026-11-20", "2026-11-21")
 TURNS = [{"role": "user", "content": "How do locks work?"}]
 found = st.builds(
-    lambda day, flagged, clause, action, error, request, score: a_finding(
+    lambda day, flagged, clause, action, error, request, score, key: a_finding(
         time=f"{day}T12:00:00.000000+00:00", flagged=flagged, clause=clause if flagged else None, action=action,
-        error=None if flagged else error, request=request, score=score,
+        error=None if flagged else error, request=request, score=score, key=key,
     ),
     st.sampled_from(DAYS), st.booleans(), st.sampled_from(["words", "numbers"]), st.sampled_from(["allow", "block"]),
     st.sampled_from([None, None, "it failed"]), st.sampled_from(["r1", "r2", "r3"]), st.floats(0, 1),
+    st.sampled_from([None, "app", "other"]),
 )  # fmt: skip
 
 
@@ -60,12 +61,20 @@ def test_counts_equal_a_second_count(rows: list[Finding], since: str | None, unt
             return
         said = summary(store, Chosen(since, until))
         assert {k: said[k] for k in counted(chosen)} == counted(chosen)
-        for key, of in (("days", lambda r: r.time[:10]), ("clauses", lambda r: r.clause), ("guards", lambda r: r.guard_hash)):
+        for key, of in (
+            ("days", lambda r: r.time[:10]),
+            ("clauses", lambda r: r.clause),
+            ("guards", lambda r: r.guard_hash),
+            ("keys", lambda r: r.key),
+        ):
             groups = {of(r) for r in chosen} - {None}
-            one = {"days": "day", "clauses": "clause", "guards": "guard_hash"}[key]
+            one = {"days": "day", "clauses": "clause", "guards": "guard_hash", "keys": "key"}[key]
             assert {row[one]: {k: row[k] for k in counted(chosen)} for row in said[key]} == {
                 g: counted([r for r in chosen if of(r) == g]) for g in groups
             }
+        of_app = [r for r in chosen if r.key == "app"]
+        if of_app:
+            assert summary(store, Chosen(since, until, key="app"))["verdicts"] == len(of_app)
         assert said["to_review"] == counted(chosen)["flagged"]
         waiting = queue(store, Chosen(since, until), 5)
         assert [w.score for w in waiting] == sorted(r.score for r in chosen if r.flagged)[:5]

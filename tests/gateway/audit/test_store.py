@@ -6,6 +6,7 @@ import json
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.gateway.audit.conftest import a_finding
 
 from charter.errors import AuditError
 from charter.gateway.audit.finding import COLUMNS
-from charter.gateway.audit.store import Store, StoreDown, open_store
+from charter.gateway.audit.store import SqliteStore, Store, StoreDown, open_store
 
 SECRET = "quincunx"
 
@@ -71,8 +72,32 @@ def test_another_schema_is_refused_with_a_sentence(store: Store, url: str) -> No
             connection.execute("UPDATE charter_audit SET schema = 0")
         connection.close()
     for create in (False, True):
-        with pytest.raises(AuditError, match="has schema 0, this version of Charter reads schema 1"):
+        with pytest.raises(AuditError, match="has schema 0, this version of Charter reads schema 2"):
             open_store(url, create)
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_a_log_of_before_there_were_keys_gets_the_column_and_keeps_its_rows(create: bool, store: Store, url: str) -> None:
+    old = a_finding()
+    store.insert([old])
+    for statement in ("ALTER TABLE charter_verdicts DROP COLUMN key", "UPDATE charter_audit SET schema = 1"):
+        _done(store, statement)
+    opened = [open_store(url, create) for _ in range(2)]  # workers that start together
+    opened[1].insert([a_finding(id="new", key="app")])
+    found = opened[0].rows(f"SELECT {', '.join(COLUMNS)} FROM charter_verdicts WHERE id <> ?", ["new"])
+    assert found == [astuple(old)]
+    assert opened[0].rows("SELECT id FROM charter_verdicts WHERE key = ?", ["app"]) == [("new",)]
+    assert opened[0].rows("SELECT schema FROM charter_audit") == [(2,)]
+    for each in opened:
+        each.close()
+
+
+def _done(store: Store, statement: str) -> None:
+    """A statement that gives no rows."""
+    with suppress(Exception):  # PostgreSQL's client has no rows to fetch then, and has done it
+        store.rows(statement)
+    if isinstance(store, SqliteStore) and store._connection is not None:
+        store._connection.commit()
 
 
 def test_where_there_is_no_log_none_is_made_by_reading(database: str, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ class Finding:
     """Time spent scoring, waits for a free thread included."""
     content: str | None
     """JSON list of {role, content}; None unless the operator asked for content to be logged."""
+    key: str | None = None
+    """Name of the API key that asked; None where the gateway asks for none."""
 
     @property
     def outcome(self) -> Outcome:
@@ -57,7 +59,7 @@ class Finding:
 
 
 COLUMNS = tuple(f.name for f in fields(Finding))
-_OPTIONAL = {"clause", "position", "error", "content"}
+_OPTIONAL = {"clause", "position", "error", "content", "key"}
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "choice": int, "flagged": bool, "score": (int, float), "latency_ms": (int, float), "position": int,
 }  # fmt: skip
@@ -73,6 +75,8 @@ def parse_finding(line: str | bytes, where: str) -> Finding:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: this line is not JSON") from error
+    if isinstance(row, dict):
+        row = {"key": None} | row  # lines that were spooled before there was one
     if not isinstance(row, dict) or set(row) != set(COLUMNS):
         raise DataError(f"{where}: this line is no verdict of an audit log")
     for name, value in row.items():

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from charter.errors import AuditError, MissingExtra
 from charter.gateway.audit.finding import Finding
-from charter.gateway.audit.store import INSERT, ORPHANS, REVIEW, TABLES, StoreDown, check_schema
+from charter.gateway.audit.store import INSERT, MIGRATION, ORPHANS, REVIEW, TABLES, StoreDown, check_schema
 
 if TYPE_CHECKING:
     import psycopg
@@ -94,7 +94,16 @@ class PostgresStore:
         """Raises: AuditError, StoreDown."""
         if not self._there:
             raise AuditError(f"{_where(self._url)} holds no audit log; `charter serve --audit URL` makes one")
-        check_schema(self.rows("SELECT schema FROM charter_audit"), _where(self._url))
+        if self._schema == [(1,)]:
+            with self._open().transaction():
+                self.rows("SELECT pg_advisory_xact_lock(?)", [CREATION])
+                if self._schema == [(1,)]:  # else another worker was faster
+                    self._run([(statement, [()]) for statement in MIGRATION])
+        check_schema(self._schema, _where(self._url))
+
+    @property
+    def _schema(self) -> list[tuple[Any, ...]]:
+        return self.rows("SELECT schema FROM charter_audit")
 
 
 def _theirs(statement: str) -> str:

@@ -30,6 +30,8 @@ class Chosen:
     until: str | None = None
     """Last day."""
     clause: str | None = None
+    key: str | None = None
+    """Name of the API key that asked."""
 
     def where(self, *more: str) -> tuple[str, list[str]]:
         """The condition and its values."""
@@ -37,6 +39,7 @@ class Chosen:
             ("substr(time, 1, 10) >= ?", self.since),
             ("substr(time, 1, 10) <= ?", self.until),
             ("clause = ?", self.clause),
+            ("key = ?", self.key),
         ]
         parts = [part for part, value in given if value is not None]
         return " AND ".join([*parts, f"mode <> '{SECOND}'", *more]), [value for _, value in given if value is not None]
@@ -60,7 +63,7 @@ class Flagged:
 
 
 def summary(store: Store, chosen: Chosen) -> dict[str, Any]:
-    """Counts of all, by clause, by day and by guard, and what the reviews say, with intervals.
+    """Counts of all, by clause, by day, by guard and by API key, and what the reviews say, with intervals.
 
     Raises:
         NoData: no row is chosen.
@@ -69,11 +72,12 @@ def summary(store: Store, chosen: Chosen) -> dict[str, Any]:
     where, values = chosen.where()
     total = _ask(store, f"SELECT {_COUNTS}, MIN(time), MAX(time) FROM charter_verdicts WHERE {where}", values)[0]
     if not total[0]:
-        raise NoData("the audit log holds no verdict that was asked for; widen --since, --until or --clause, or serve some requests")
+        raise NoData("the audit log holds no verdict that was asked for; widen --since, --until, --clause or --key, or serve some requests")
     by = {
         name: _ask(store, f"SELECT {group}, {_COUNTS} FROM charter_verdicts WHERE {where}{more} GROUP BY 1 ORDER BY 1", values)
         for name, group, more in (
             ("clauses", "clause", " AND clause IS NOT NULL"), ("days", "substr(time, 1, 10)", ""), ("guards", "guard_hash", ""),
+            ("keys", "key", " AND key IS NOT NULL"),
         )
     }  # fmt: skip
     reviews = _reviews(store, chosen)
@@ -82,6 +86,7 @@ def summary(store: Store, chosen: Chosen) -> dict[str, Any]:
         "clauses": [{"clause": row[0], **_counts(row[1:]), "reviewed": _share(reviews.get(row[0], {}))} for row in by["clauses"]],
         "days": [{"day": row[0], **_counts(row[1:])} for row in by["days"]],
         "guards": [{"guard_hash": row[0], **_counts(row[1:])} for row in by["guards"]],
+        "keys": [{"key": row[0], **_counts(row[1:])} for row in by["keys"]],
         "to_review": _waiting(store, chosen), "shadow_guards": _compared(store, chosen),
     }  # fmt: skip
 

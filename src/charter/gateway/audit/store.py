@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from charter.errors import AuditError
 from charter.gateway.audit.finding import COLUMNS, Finding
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY_S = 5.0
 """How long another writer of the same file is waited for."""
 TABLES = (
@@ -20,7 +20,8 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS charter_verdicts (
         id TEXT PRIMARY KEY, time TEXT NOT NULL, request TEXT NOT NULL, surface TEXT NOT NULL, stage TEXT NOT NULL, choice INTEGER NOT NULL,
         guard TEXT NOT NULL, guard_hash TEXT NOT NULL, mode TEXT NOT NULL, flagged BOOLEAN NOT NULL, score DOUBLE PRECISION NOT NULL,
-        clause TEXT, position INTEGER, action TEXT NOT NULL, error TEXT, latency_ms DOUBLE PRECISION NOT NULL, content TEXT)""",
+        clause TEXT, position INTEGER, action TEXT NOT NULL, error TEXT, latency_ms DOUBLE PRECISION NOT NULL, content TEXT,
+        key TEXT)""",
     "CREATE INDEX IF NOT EXISTS charter_verdicts_time ON charter_verdicts (time)",
     # decisions apart from verdicts: the log itself is never changed
     "CREATE TABLE IF NOT EXISTS charter_reviews (id TEXT PRIMARY KEY, decision TEXT NOT NULL, time TEXT NOT NULL)",
@@ -31,6 +32,8 @@ REVIEW = (
     "INSERT INTO charter_reviews (id, decision, time) VALUES (?, ?, ?) "
     "ON CONFLICT (id) DO UPDATE SET decision = excluded.decision, time = excluded.time"
 )
+MIGRATION = ("ALTER TABLE charter_verdicts ADD COLUMN key TEXT", f"UPDATE charter_audit SET schema = {SCHEMA}")
+"""From schema 1, which did not know whose key it was. A gateway of an older version that still runs goes on writing beside it."""
 ORPHANS = "DELETE FROM charter_reviews WHERE id NOT IN (SELECT id FROM charter_verdicts)"
 
 
@@ -187,4 +190,13 @@ class SqliteStore:
         names = {name for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "charter_audit" not in names:
             raise AuditError(f"{self._path}: this SQLite file is no audit log of Charter's; give another file to --audit")
-        check_schema(self.rows("SELECT schema FROM charter_audit"), str(self._path))
+        if self._schema == [(1,)]:
+            self.rows("BEGIN IMMEDIATE")
+            for statement in MIGRATION if self._schema == [(1,)] else ():  # another worker may have been faster
+                self.rows(statement)
+            self.rows("COMMIT")
+        check_schema(self._schema, str(self._path))
+
+    @property
+    def _schema(self) -> list[tuple[Any, ...]]:
+        return self.rows("SELECT schema FROM charter_audit")
