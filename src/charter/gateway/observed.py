@@ -64,7 +64,7 @@ async def metrics(request: Request) -> Response:
     """GET /metrics."""
     found: Metrics = request.app.state.scorer.observer.metrics
     tallies: Tallies | None = request.app.state.tallies
-    return Response(generate_latest(tallies or found.registry), media_type=CONTENT_TYPE_LATEST)  # type: ignore[arg-type]
+    return Response(generate_latest(tallies or found.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _close(asked: Asked) -> None:

@@ -64,7 +64,7 @@ def apart(lengths: list[int]) -> Attend:
     """Sequences side by side, each read from its beginning and seeing itself alone."""
 
     def attend(_block: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        rows = zip(*(part.transpose(0, 1).split(lengths, 1) for part in (query, key, value)), strict=True)
+        rows = zip(*(torch.split(part.transpose(0, 1), lengths, 1) for part in (query, key, value)), strict=True)
         return torch.cat([attended(*row).transpose(0, 1).flatten(1) for row in rows])
 
     return attend

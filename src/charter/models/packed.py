@@ -32,13 +32,14 @@ class PackedLinear(Module):
         weight = self._weight.to_dense()
         linear = Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         linear.weight = Parameter(weight, requires_grad=False)
-        linear.bias = None if self._bias is None else Parameter(self._bias, requires_grad=False)  # type: ignore[assignment]
+        linear.bias = None if self._bias is None else Parameter(self._bias, requires_grad=False)
         return linear
 
 
 def able() -> bool:
     """Whether this torch has the operators and this processor's weights are in memory that they read."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    known: bool = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+    return known
 
 
 @torch.inference_mode()

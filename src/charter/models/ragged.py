@@ -157,7 +157,7 @@ def _attention(
         return plain
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     out = _attend(charter_rows, module.layer_idx, query, key, value, more.get("scaling"))
-    return out.unflatten(1, query.shape[1:])[None], None
+    return out.reshape(1, *query.shape), None
 
 
 def _attend(rows: Rows, block: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
