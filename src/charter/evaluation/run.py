@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from charter.errors import DataError, NoData
 from charter.evaluation.datasets import KINDS, Item, Set
 from charter.guard.folder import Guard
+from charter.models.threads import numpy_alone
 from charter.records import Exchange, Verdict, View, parse_object
 
 WINDOW = 512
@@ -112,7 +113,7 @@ def evaluate(
     known = _recover(scores) if scores else {}
     left_out = {s.name: dict(s.left_out) for s in sets}
     results = []
-    with _appending(scores) as file:
+    with numpy_alone(), _appending(scores) as file:
         for s in sets:
             pairs = [pair for start in range(0, len(s.items), WINDOW) for pair in _window(guard, s, start, known, file, progress)]
             scored = [(item, outcome) for item, outcome in pairs if outcome]

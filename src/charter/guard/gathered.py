@@ -56,5 +56,7 @@ class GatheredGuard(Face):
 def gathered(guard: Guard) -> GatheredGuard:
     """The guard with its backbones' forwards shared; a backbone whose attention does not allow that is asked one stream at a time."""
     from charter.models.batcher import gather
+    from charter.models.threads import numpy_alone
 
+    numpy_alone()
     return GatheredGuard(guard, gather(guard.cascade))

@@ -51,13 +51,12 @@ def attended(query: Tensor, keys: Tensor, values: Tensor, scale: float | None = 
     """The last tokens of one sequence attend to all of it: query [heads, tokens, size], keys and values [fewer heads, length, size]."""
     heads, n, size = query.shape
     fewer, length = keys.shape[0], keys.shape[1]
-    if n == 1:  # heads that share keys are as good as tokens that share them: no mask, no copies of keys
-        grouped = scaled_dot_product_attention(query.reshape(1, fewer, heads // fewer, size), keys[None], values[None], scale=scale)
-        return grouped.reshape(heads, 1, -1)
-    mask = None if length == n else torch.ones(n, length, dtype=torch.bool).tril(length - n)
-    return scaled_dot_product_attention(
-        query[None], keys[None], values[None], mask, is_causal=mask is None, scale=scale, enable_gqa=True
-    )[0]  # fmt: skip
+    if n == length:
+        return scaled_dot_product_attention(query[None], keys[None], values[None], is_causal=True, scale=scale, enable_gqa=True)[0]
+    group = heads // fewer  # heads that share keys are as good as tokens that share them: no copies of keys
+    mask = None if n == 1 else torch.ones(n, length, dtype=torch.bool).tril(length - n).repeat(group, 1)
+    grouped = query.reshape(1, fewer, group * n, size)
+    return scaled_dot_product_attention(grouped, keys[None], values[None], mask, scale=scale).reshape(heads, n, -1)
 
 
 def apart(lengths: list[int]) -> Attend:
