@@ -116,7 +116,8 @@ def test_a_stream_counts_until_it_ends_and_no_longer(keyed: Callable[..., Gatewa
     slow = Script([event(chunk({"content": "one "}))], then="hang")
     body = {"messages": [{"role": "user", "content": "hello"}], "stream": True, "model": gateway.upstream.plays(slow)}
     with gateway.http.stream("POST", "/v1/chat/completions", json=body, headers=bearer(CLIENT_KEY)) as first:
-        next(first.iter_raw())
+        blocks = first.iter_raw()  # kept: an iterator that is let go of closes the connection
+        next(blocks)
         refused = gateway.post("/v1/messages", {}, **bearer(CLIENT_KEY))
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert refused.json()["error"]["type"] == "rate_limit_error"
