@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateway.conftest import FORBIDDEN, Scripted
-from tests.gateway.test_observed import told, until, watching
+from tests.gateway.test_observed import told, watching
+from waiting import until
 
 from charter.gateway.kept import Kept
 

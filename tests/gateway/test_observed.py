@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.conftest import BREAKS, FORBIDDEN, Gateway, Oracle, Script, Scripted, answers, chunk, plays, says, serving
+from waiting import until
 
 from charter.gateway.app import create_app
 from charter.gateway.audit.finding import COLUMNS
@@ -58,13 +58,6 @@ class Watched(Gateway):
         text = self.http.get("/metrics").text
         samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
         return sum(s.value for s in samples if labels.items() <= s.labels.items())
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -19,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateway.conftest import Gateway, Scripted, answers, content, events, finishes, says, serving
+from waiting import until
 
 from charter.errors import BackboneError, GuardError, Unavailable
 from charter.gateway.app import create_app
@@ -51,14 +51,6 @@ def process(file: Path) -> Iterator[ScorerProcess]:
 @pytest.fixture
 def guard(process: ScorerProcess) -> RemoteGuard:
     return RemoteGuard(Link(process.path), process)
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for it, a minute at most."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_session_over_there_is_what_it_would_be_here(guard: RemoteGuard) -> None:

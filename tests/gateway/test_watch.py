@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 from apart import Guard
 from tests.gateway.conftest import Scripted, serving
+from waiting import until
 
 from charter.gateway.app import create_app
 from charter.gateway.settings import Settings
@@ -19,14 +18,6 @@ def put(file: Path, text: str) -> None:
     """As a guard's folder is written: to the side, then renamed."""
     file.with_suffix(".new").write_text(text)
     file.with_suffix(".new").rename(file)
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for it, a minute at most."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_file_that_is_gone_for_a_moment_has_not_changed(tmp_path: Path) -> None:

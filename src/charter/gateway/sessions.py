@@ -76,9 +76,10 @@ def _make_sure_of_room(sessions: Kept[GuardedReply], scorer: Scorer) -> None:
 async def _answer(request: Request, text: str | None) -> Response:
     sessions: Kept[GuardedReply] = request.app.state.sessions
     identity, peers = request.path_params["id"], request.app.state.peers
-    told = b"" if text is None else json.dumps({"text": text}).encode()
-    if peers is not None and (answer := await peers.ask(peers.of_session(identity), request, told)) is not None:
-        return answer  # type: ignore[no-any-return]
+    if peers is not None:
+        told = b"" if text is None else json.dumps({"text": text}).encode()
+        if (answer := await peers.ask(peers.of_session(identity), request, told)) is not None:
+            return answer  # type: ignore[no-any-return]
     reply = sessions.get(identity)
     if reply is None:
         raise HTTPProblem(404, "no such session is open; it was closed, or nobody asked for it for too long", code="no_session")

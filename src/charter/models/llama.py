@@ -3,7 +3,7 @@
     for block, x in blocks(body, ids, positions, attend): ...      # x [tokens, width], the residual stream after that block
 
 Who sees whom is `attend`'s business, so a row may hold the tokens of many sequences, at positions of their own. In a step of few
-tokens a third of transformers' time is its own bookkeeping; here it is a fifth of that.
+tokens much of transformers' time is its own bookkeeping; `benchmarks/streaming.py` measures such steps.
 """
 
 from __future__ import annotations

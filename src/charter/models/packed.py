@@ -2,8 +2,8 @@
 
     pack(blocks)      # linear layers inside are replaced, and unpack(blocks) puts them back
 
-A step of a stream is a product with very few rows, and there torch's own choice (MKL) is two to four times slower than oneDNN with
-weights laid out beforehand; for 256 rows it still is by a quarter. The operators are those that torch's compiler uses for frozen models.
+A step of a stream is a product with very few rows, and there torch's own choice (MKL) is slower than oneDNN with weights laid out
+beforehand (`benchmarks/streaming.py`). The operators are those that torch's compiler uses for frozen models.
 """
 
 from __future__ import annotations

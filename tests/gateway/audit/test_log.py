@@ -8,8 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.gateway.audit.conftest import Postgres, a_finding
 from tests.gateway.audit.test_spool import FullDisk, abandoned
+from waiting import until
 
 from charter.errors import AuditError
 from charter.gateway.audit.finding import Finding, stamp
@@ -164,14 +164,6 @@ def test_what_is_older_than_the_limit_goes(tmp_path: Path) -> None:
     endless = AuditLog(store, Spool(tmp_path / "other"))
     endless.expire_once(today + timedelta(days=10_000))
     assert len(store.kept) == 2
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait, for as long as a very busy machine may take."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def ids(url: str) -> list[str]:
