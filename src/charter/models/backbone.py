@@ -222,11 +222,11 @@ class Backbone:
     def _states(self, pool: Tensor | None, **inputs: Any) -> Tensor:
         return self._run(pool, **inputs)[0]
 
-    def _run(self, pool: Tensor | None, **inputs: Any) -> tuple[Tensor, Any]:
-        """The states of one forward, and what the model itself made of it."""
+    def _run(self, pool: Tensor | None, model: Any = None, **inputs: Any) -> tuple[Tensor, Any]:
+        """The states of one forward, and what the model itself made of it; `model` is one with the same blocks."""
         with self._lock:
             self._pool = pool
-            output = self._model(**inputs)
+            output = (model or self._model)(**inputs)
             if missing := set(self.layers) - set(self._seen):
                 raise BackboneError(f"{self.name}: gives no hidden states after block {min(missing)}; choose another backbone")
             states = torch.stack([self._seen[number] for number in self.layers], dim=-2)
