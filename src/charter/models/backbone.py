@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from charter.errors import BackboneError
-from charter.models import llama, packed
+from charter.models import halved, llama, packed
 from charter.models.convert import embedded_folder
 from charter.models.loading import fingerprint, load
 from charter.models.reading import read
@@ -199,6 +199,17 @@ class Backbone:
         if not same:
             packed.unpack(self._body.layers)
         return same
+
+    def halve(self) -> bool:
+        """Round the packed weights to float16, so that steps of few tokens read half of the bytes (`models.halved`).
+
+        Returns:
+            Whether it could: after `pack`, with a torch that has the product.
+        """
+        if not (halved.able() and packed.children(self._body.layers, packed.PackedLinear)):
+            return False
+        halved.halve(self._body.layers)
+        return True
 
     def stream(self) -> Growing:
         """A new, empty stream; where `batcher.gather` was called, one that shares its forwards with others."""
