@@ -19,7 +19,7 @@ from torch import Tensor
 from charter.errors import BackboneError
 from charter.models import halved, llama, packed
 from charter.models.convert import embedded_folder
-from charter.models.loading import fingerprint, load
+from charter.models.loading import fingerprint, has_bfloat16, load
 from charter.models.reading import read
 from charter.models.segments import cut
 from charter.records import Turn
@@ -178,8 +178,7 @@ class Backbone:
         (0.03 of 2.4 on average, 0.12 at most, over 300 texts), which a fit and a threshold don't notice, and the equality of streamed
         and batched scores would.
         """
-        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        able = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        able = has_bfloat16()
         if able:
             packed.unpack(self._body.layers)
             self._model.to(torch.bfloat16)

@@ -147,9 +147,11 @@ class Cascade:
         return replace(self, escalate=always, head=self.head and replace(self.head, escalate=always))
 
     def hurry(self) -> None:
-        """`Backbone.hurry` for every stage. For training only."""
+        """`Backbone.hurry` for every stage, and the sentence encoder likewise. For training only."""
         for stage in self.stages:
             stage.backbone.hurry()
+        if self.whole:
+            self.whole.encoder.hurry()
 
     def pack(self) -> None:
         """`Backbone.pack` for every stage."""

@@ -41,6 +41,7 @@ def fit_whole(encoder: SentenceEncoder, table: Table, seed: int, cache: Path, pr
         DataError: the loss is not finite.
     """
     assert table.view == "prompt"
+    encoder.hurry()
     windows = vectors(encoder, table, cache, progress)
     columns = np.arange(encoder.width)
     layer, bias = fit_hidden(
