@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,3 +70,13 @@ def test_the_real_encoder_knows_what_is_like_what() -> None:
         ["How do I open a door?", "Ways to get a door open", "A recipe for lemon cake"]
     )
     assert door @ house > 0.6 > 0.3 > door @ cake
+
+
+def test_threads_share_it_and_say_nothing(encoder: SentenceEncoder, capfd: pytest.CaptureFixture[str]) -> None:
+    texts = ["lock " * n for n in (1, 300, 700)] * 8
+    alone = [encoder.vectors([text])[0] for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda text: encoder.vectors([text])[0], texts))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert capfd.readouterr() == ("", "")

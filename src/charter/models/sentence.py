@@ -36,14 +36,18 @@ class SentenceEncoder:
             BackboneError: its package is missing, or it can't be loaded.
         """
         self.name = name
-        self._model, self._tokenizer = load(place(name), "sentence encoder")
+        self._model, tokenizer = load(place(name), "sentence encoder")
         self.width: int = self._model.config.hidden_size
         self.fingerprint = fingerprint(self._model)
         """Tells one set of weights from another: 16 hex digits."""
-        self._marks = self._tokenizer("")["input_ids"]
+        self._marks = tokenizer("")["input_ids"]
         room = self._model.config.max_position_embeddings
         if not hasattr(self._model, "encoder") or len(self._marks) != 2 or room < WINDOW + 2:
             raise BackboneError(f"{name}: is no sentence encoder of the BERT kind with room for {WINDOW + 2} tokens; choose another")
+        self._raw = tokenizer.backend_tokenizer
+        self._raw.no_truncation()
+        self._raw.no_padding()
+        self._raw.encode_special_tokens = True  # marks in a text are spelled out, never obeyed
 
     @property
     def flops_per_token(self) -> float:
@@ -63,7 +67,7 @@ class SentenceEncoder:
         that it holds, marks included, [windows]."""
         rows, owner = [], []
         for number, text in enumerate(texts):
-            own = windows(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+            own = windows(self._raw.encode(text, add_special_tokens=False).ids)
             rows += [[self._marks[0], *ids, self._marks[1]] for ids in own]
             owner += [number] * len(own)
         out = np.empty((len(rows), self.width), np.float32)
