@@ -6,12 +6,14 @@ FOLDER holds public sets as `charter evaluate` reads them. Those of --benign are
 measured on them; recall on the harmful rows of all others of the view. Every stage reads every text once, so that any escalation
 threshold can be tried afterwards. The guard is measured as it is (row `as it is`), and with the last stage asked only from a screen's
 logit (or what stands before it) on, at thresholds that let through ever fewer of the ordinary texts: no recall is looked at to choose them.
+Where a sentence encoder reads prompts, the probe is asked by the first impression of screen and encoder, and `heard` rows ask the encoder itself only
+for a share of the texts, by the screen.
 All compared at thresholds that flag at most --rate of the ordinary texts. A guard that is screen-first by itself is made, and then measured, by
 
     charter build general --out guard --screen-first          # or: charter train DATA --out guard --screen-first
     .venv/bin/python benchmarks/cascade.py guard --data FOLDER
 
-cost ratio = c2 / (c1 + e c2): c1 of the stages before the last on what they read, c2 of the last, e the share of tokens that it reads. In FLOPs the
+cost ratio = c2 / (c1 + e c2): c1 of what stands before the last stage on what it reads, c2 of the last, e the share of tokens that it reads. In FLOPs the
 screen counts nothing (no matrix product), in seconds it counts. Seconds are those of single requests, one at a time, each stage timed on the same ones.
 Take times on a quiet machine. e and recall carry 95 % intervals over texts (kin together); the ratios' are those of e. The difference of
 recalls is taken on the same draws. Several rows are read off one set of texts: a row that looks best among them is a little worse.
@@ -39,7 +41,8 @@ from charter.guard.folder import load
 from charter.guard.shipped import place
 from charter.models.cascade import Cascade
 from charter.models.stage import ALWAYS
-from charter.models.trained import Gate
+from charter.models.trained import Gate, Listening
+from charter.models.whole import plain
 from charter.records import View, write_text
 from charter.statistics import Interval, bootstrap, recall_at_fpr
 from charter.training.dev_scores import DevLogits
@@ -48,15 +51,23 @@ from charter.training.table import Table
 BENIGN = ("mmlu_other", "gsm8k_test", "mt_bench", "self_instruct_user", "arena_hard", "wildchat_benign")
 SHARES = (0.8, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 """Of ordinary texts that reach the escalation threshold."""
+HEARD = ((0.5, 0.05), (0.35, 0.04), (0.35, 0.02), (0.25, 0.02))
+"""Of ordinary texts that the sentence encoder reads, and of those that the backbone reads."""
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a request on average: what the stages before the last spend, and what the last one would if it read all of it."""
+    """Of a request on average: what stands before the last stage spends, and what the last one would if it read all of it."""
 
     c1: float
     c2: float
+    encoder: float = 0.0
+    """What a sentence encoder would spend if it read all of it: a part of c1 in proportion."""
+
+    def hearing(self, share: float) -> Cost:
+        """The same where the encoder reads a share of the tokens."""
+        return Cost(self.c1 + share * self.encoder, self.c2)
 
     def ratio(self, read: Interval) -> dict[str, float | None]:
         """How many times cheaper the cascade is than its last stage alone, where that reads a share of the tokens."""
@@ -82,9 +93,17 @@ class Texts:
     def labels(self) -> NDArray[np.bool_]:
         return np.arange(len(self.groups)) >= len(self.groups) - len(self.sets)
 
-    def peaks(self, gates: Sequence[Gate]) -> Scores:
+    def peaks(self, gates: Sequence[Gate], whole: Listening | None = None) -> Scores:
         """Highest logit of each text under these gates: [texts]."""
-        return np.concatenate([own.peaks(gates, 1)[:, 0] for own in (self.benign, self.harmful)]).astype(np.float64)
+        return np.concatenate([own.peaks(gates, 1, whole)[:, 0] for own in (self.benign, self.harmful)]).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """When each part is asked."""
+
+    gates: Sequence[Gate]
+    whole: Listening | None
 
 
 def main() -> None:
@@ -137,22 +156,46 @@ def measure(
     items = [item for _, item in harmful]
     read = [DevLogits(cascade, texts(own, view), folder, lambda *_: None) for own in (benign, items)]
     all_texts = Texts(read[0], read[1], clusters([*benign, *items]), tuple(name for name, _ in harmful))
-    own = [Gate(stage.mix[view], stage.escalate[view]) for stage in cascade.stages]
+    ways = ways_of(cascade, view, all_texts)
+    as_it_is = ways["as it is"]
+    own, whole = as_it_is.gates, as_it_is.whole
     alone = all_texts.peaks([Gate(1.0)] * len(own))
-    before = all_texts.peaks(own[:-1])[: len(benign)]  # what the last stage's threshold is held against
-    ways = {"as it is": own}
-    for share in SHARES:
-        threshold = float(np.quantile(before, 1 - share))
-        ways[f"asked for {share:.0%} of texts"] = [*own[:-1], Gate(own[-1].mix, threshold)]
-    flops, seconds = costs(cascade, benign, view, read[0], own[:-1], timed, seed)
+    before = all_texts.peaks(own[:-1]) if whole is None or len(own) > 1 else impressions(all_texts, whole)
+    flops, seconds = costs(cascade, benign, view, as_it_is, read[0], timed, seed)
     recall = partial(_recall, all_texts, rate=rate, seed=seed)
-    figures = {name: _figures(all_texts, gates, alone, flops, seconds, rate, seed) for name, gates in ways.items()}
+    figures = {name: _figures(all_texts, way, alone, flops, seconds, rate, seed) for name, way in ways.items()}
     return {
         "n": {"benign": len(benign), "harmful": len(items), "timed": min(timed, len(benign))},
-        "flops": {"c1": flops.c1, "c2": flops.c2}, "seconds": {"c1": seconds.c1, "c2": seconds.c2},
-        "alone": {"recall": recall(alone), "sets": _by_set(all_texts, alone, rate, seed)}, "before": {"recall": recall(all_texts.peaks(own[:-1]))},
+        "flops": {"c1": flops.c1, "c2": flops.c2, "encoder": flops.encoder},
+        "seconds": {"c1": seconds.c1, "c2": seconds.c2, "encoder": seconds.encoder},
+        "alone": {"recall": recall(alone), "sets": _by_set(all_texts, alone, rate, seed)}, "before": {"recall": recall(before)},
         "cascades": figures,
     }  # fmt: skip
+
+
+def ways_of(cascade: Cascade, view: View, of: Texts) -> dict[str, Way]:
+    """The guard as it is, and with its last stage, and a sentence encoder, asked ever less."""
+    own = [Gate(stage.mix[view], stage.escalate[view]) for stage in cascade.stages]
+    heard = cascade.whole if view == "prompt" else None
+    whole = Listening(heard.mix, heard.lead, heard.escalate) if heard else None
+    by_impression = whole is not None and len(own) == 1
+
+    def asked(share: float, whole: Listening | None) -> Way:
+        held = of.benign.impressions(whole) if whole and by_impression else of.benign.peaks(own[:-1], 1)[:, 0]
+        return Way([*own[:-1], Gate(own[-1].mix, float(np.quantile(held.astype(np.float64), 1 - share)))], whole)
+
+    ways = {"as it is": Way(own, whole)} | {f"asked for {share:.0%} of texts": asked(share, whole) for share in SHARES}
+    if whole and by_impression:
+        screen = of.benign.peaks([], 1)[:, 0].astype(np.float64)
+        for heard_share, share in HEARD:
+            told = Listening(whole.mix, whole.lead, float(np.quantile(screen, 1 - heard_share)))
+            ways[f"heard {heard_share:.0%}, asked {share:.0%}"] = asked(share, told)
+    return ways
+
+
+def impressions(of: Texts, whole: Listening) -> Scores:
+    """Highest first impression of each text: [texts]."""
+    return np.concatenate([own.impressions(whole) for own in (of.benign, of.harmful)]).astype(np.float64)
 
 
 def texts(items: Sequence[Item], view: View) -> Table:
@@ -162,23 +205,24 @@ def texts(items: Sequence[Item], view: View) -> Table:
     return Table(view, (), [item.exchange for item in items], labels, names, names, frozenset(names), n)
 
 
-def costs(
-    cascade: Cascade, benign: Sequence[Item], view: View, read: DevLogits, before: Sequence[Gate], timed: int, seed: int
-) -> tuple[Cost, Cost]:
-    """FLOPs and seconds of a request, means over some ordinary ones."""
+def costs(cascade: Cascade, benign: Sequence[Item], view: View, way: Way, read: DevLogits, timed: int, seed: int) -> tuple[Cost, Cost]:
+    """FLOPs and seconds of a request, means over some ordinary ones; c1 without the sentence encoder's part."""
     turn = cascade.backbone.encoder.turn
     picked = np.random.default_rng(seed).permutation(len(benign))[:timed]
     requests = [[turn(t) for t in benign[n].exchange.turns] for n in picked]
     spent = np.array([_seconds(cascade, pieces, view) for pieces in [requests[0], *requests]])[1:].mean(0)  # the first forward is slower
     tokens = float(np.mean([sum(len(p.ids) for pieces in own for p in pieces) for own in requests]))
-    shares = [read.read(before[: n + 1]).value or 0.0 for n in range(len(before))]
+    before = way.gates[:-1]
+    shares = [read.read(before[: n + 1], way.whole).value or 0.0 for n in range(len(before))]
     flops = [tokens * stage.flops_per_token for stage in cascade.stages]
     first = sum(share * c for share, c in zip(shares, flops, strict=False))
-    return Cost(first, flops[-1]), Cost(float(spent[0] + np.dot(shares, spent[1:-1])), float(spent[-1]))
+    screen, *stages, hearing = spent[:-1].tolist()
+    encoder = float(spent[-1]) * cascade.whole.flops_per_token if cascade.whole else 0.0
+    return Cost(first, flops[-1], encoder), Cost(float(screen + np.dot(shares, stages[:-1])), stages[-1], hearing)
 
 
 def _seconds(cascade: Cascade, turns: Sequence[Sequence[Any]], view: View) -> list[float]:
-    """Of the screen and of each stage after it on one whole request."""
+    """Of the screen, of each stage after it and of the sentence encoder on one whole request; last how many tokens that has read."""
     row = [i for pieces in turns for piece in pieces for i in piece.ids]
     begun = perf_counter()
     for pieces in turns:
@@ -188,18 +232,23 @@ def _seconds(cascade: Cascade, turns: Sequence[Sequence[Any]], view: View) -> li
         begun = perf_counter()
         stage.reader.turn(view).push(stage.backbone.batch([row[-stage.backbone.context :]])[0])
         found.append(perf_counter() - begun)
-    return found
+    begun, heard = perf_counter(), 0
+    if cascade.whole and view == "prompt":
+        _, _, sizes = cascade.whole.encoder.vectors([plain(p.text for p in pieces if p.text) for pieces in turns])
+        heard = int(sizes.sum())
+    return [*found, perf_counter() - begun, heard]
 
 
-def _figures(
-    of: Texts, gates: Sequence[Gate], alone: Scores, flops: Cost, seconds: Cost, rate: float, seed: int
-) -> dict[str, Any]:  # fmt: skip
-    z = of.peaks(gates)
+def _figures(of: Texts, way: Way, alone: Scores, flops: Cost, seconds: Cost, rate: float, seed: int) -> dict[str, Any]:
+    gates, whole = way.gates, way.whole
+    z = of.peaks(gates, whole)
     everything = gates[-1].threshold == ALWAYS
-    read = Interval(1.0, 1.0, 1.0, len(of.labels)) if everything else of.benign.read(gates)
+    read = Interval(1.0, 1.0, 1.0, len(of.labels)) if everything else of.benign.read(gates, whole)
+    heard = of.benign.heard(whole) if whole else Interval(0.0, 0.0, 0.0, len(of.labels))
+    flops, seconds = flops.hearing(heard.value or 0.0), seconds.hearing(heard.value or 0.0)
     less = bootstrap(partial(_less, rate=rate), of.labels, np.column_stack([z, alone]), seed, groups=of.groups)
     return {
-        "threshold": None if everything else gates[-1].threshold, "read": read.as_dict(), "cheaper_flops": flops.ratio(read),
+        "threshold": None if everything else gates[-1].threshold, "read": read.as_dict(), "heard": heard.as_dict(), "cheaper_flops": flops.ratio(read),
         "cheaper_seconds": seconds.ratio(read), "recall": _recall(of, z, rate, seed), "recall_less_alone": less.as_dict(),
         "sets": _by_set(of, z, rate, seed),
     }  # fmt: skip
@@ -239,7 +288,8 @@ def table(told: dict[str, Any]) -> list[str]:
     n, flops, seconds = told["n"], told["flops"], told["seconds"]
     lines = [
         f"{told['guard']['name']}, {told['view']} view: {n['benign']:,} ordinary, {n['harmful']:,} harmful texts; at {told['rate']:.2%} false positives",
-        f"a request: c1 {flops['c1'] / 1e9:.2f} GFLOP, {1e3 * seconds['c1']:.2f} ms; c2 {flops['c2'] / 1e9:.2f} GFLOP, {1e3 * seconds['c2']:.1f} ms",
+        f"a request: c1 {flops['c1'] / 1e9:.2f} GFLOP, {1e3 * seconds['c1']:.2f} ms; c2 {flops['c2'] / 1e9:.2f} GFLOP, {1e3 * seconds['c2']:.1f} ms; "
+        f"a sentence encoder {flops['encoder'] / 1e9:.2f} GFLOP, {1e3 * seconds['encoder']:.1f} ms",
         f"{'':26} {'e (tokens read)':>22} {'cheaper, FLOPs':>22} {'cheaper, seconds':>22} {'recall':>22} {'less the last alone':>24}",
         f"{'the last stage alone':26} {'1':>22} {'1':>22} {'1':>22} {cell(told['alone']['recall']):>22} {'':>24}",
         f"{'what stands before it':26} {'0':>22} {'':>22} {'':>22} {cell(told['before']['recall']):>22} {'':>24}",

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hearing
 import numpy as np
 import pytest
 
-from cascade import SHARES, Cost, measure, table
+from cascade import HEARD, SHARES, Cost, measure, table
 from charter.evaluation.datasets import Item
 from charter.models.cascade import Cascade
 from charter.records import Exchange, Turn
@@ -75,6 +76,25 @@ def test_the_figures_are_those_of_a_cascade_that_escalates_there(found: dict[str
     assert found["alone"]["recall"]["value"] == pytest.approx(recall_at_fpr(labels, peaks, RATE))
     read = [sum(one.read) for one in scored[: len(BENIGN)]]
     assert own["read"]["value"] == pytest.approx(sum(read) / sum(one.tokens for one in scored[: len(BENIGN)]))
+
+
+def test_with_a_sentence_encoder_the_figures_are_those_of_one_that_asks_so(random_cascade: Cascade, tiny_bert: str, tmp_path: Path) -> None:
+    heard = hearing.listening(random_cascade, tiny_bert)
+    found = measure(heard, BENIGN, HARMFUL, "prompt", RATE, 3, 0, tmp_path)
+    exchanges = [item.exchange for item in (*BENIGN, *(item for _, item in HARMFUL))]
+    labels = np.arange(len(exchanges)) >= len(BENIGN)
+    for name in ("as it is", "asked for 30% of texts"):
+        own = found["cascades"][name]
+        threshold = -np.inf if own["threshold"] is None else own["threshold"]
+        scored = list(replace(heard, escalate={**heard.escalate, "prompt": threshold}).batch(exchanges))
+        assert own["recall"]["value"] == pytest.approx(recall_at_fpr(labels, [one.prompt[:, 0].max() for one in scored], RATE))
+        tokens = sum(one.tokens for one in scored[: len(BENIGN)])
+        assert own["read"]["value"] == pytest.approx(sum(one.read[0] for one in scored[: len(BENIGN)]) / tokens)
+        assert own["heard"]["value"] == 1
+    assert found["flops"]["encoder"] > 0
+    assert found["cascades"]["heard 25%, asked 2%"]["heard"]["value"] < 0.6
+    lines = table({"guard": {"name": "g", "hash": "h"}, "view": "prompt", "rate": RATE, "seed": 0, **found})
+    assert len(lines) == 5 + 1 + len(SHARES) + len(HEARD)
 
 
 def test_the_table_has_a_row_for_each(found: dict[str, Any], tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from obfuscated import drawn, measured
 
 from charter.errors import NoData
+from obfuscated import drawn, measured
 
 ROOT = Path(__file__).parents[2]
 

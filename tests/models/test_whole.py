@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import hearing
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from charter.models.cascade import Cascade
-from charter.models.probe import Hidden
-from charter.models.sentence import SentenceEncoder
-from charter.models.stage import PRIOR
-from charter.models.whole import Whole, joined, loudest
+from charter.models.stage import ALWAYS, PRIOR
+from charter.models.whole import joined, loudest
 from charter.records import Exchange, Turn
 
 SHARE = 0.4
@@ -23,23 +22,43 @@ TURNS = (Turn("user", "How do locks work? " * 70), Turn("assistant", "Pins lift.
 
 @pytest.fixture(scope="module")
 def listening(random_cascade: Cascade, tiny_bert: str) -> Cascade:
-    """The random cascade with a sentence encoder beside it, its layer random too."""
-    rng = np.random.default_rng(2)
-    encoder = SentenceEncoder(tiny_bert)
-    inner, outer = rng.normal(0, 3, (8, encoder.width)), rng.normal(0, 3, (3, 8))
-    layer = Hidden(inner.astype(np.float32), np.zeros(8, np.float32), outer.astype(np.float32))
-    return replace(random_cascade, whole=Whole(encoder, layer, np.zeros(3, np.float32), SHARE))
+    return hearing.listening(random_cascade, tiny_bert, SHARE)
 
 
-@settings(max_examples=20)
+@pytest.fixture(scope="module", params=["reads all", "screen first", "impression first", "both"])
+def gated(request: pytest.FixtureRequest, listening: Cascade) -> Cascade:
+    """Gates in the midst of what the texts reach."""
+    assert listening.whole is not None
+    escalate = ALWAYS if request.param in ("reads all", "impression first") else 1.0
+    asked = dict.fromkeys(listening.mix, ALWAYS if request.param in ("reads all", "screen first") else 0.5)
+    return replace(listening, escalate=asked, whole=replace(listening.whole, escalate=escalate, lead=0.6))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_opening_scores_equal_batch_scores(data: st.DataObject, texts: Any, listening: Cascade) -> None:
+def test_opening_scores_equal_batch_scores(data: st.DataObject, texts: Any, gated: Cascade) -> None:
     turns = (Turn("user", data.draw(texts)), Turn("assistant", "No."), Turn("user", data.draw(texts)))
-    session, (batch,) = listening.open(turns), listening.batch([Exchange("x", turns)])
+    session, (batch,) = gated.open(turns), gated.batch([Exchange("x", turns)])
     assert [s.text for s in session.opening] == list(batch.prompt_texts)
     np.testing.assert_allclose([s.z for s in session.opening], batch.prompt, atol=5e-3)
     assert session.read == batch.read
-    assert session.read[-1] > 0
+
+
+def test_a_turn_is_asked_about_whole_or_not_at_all(listening: Cascade) -> None:
+    """By the first impression: the probe's part of every token is there, or the prior is."""
+    (runs,) = listening.apart([Exchange("x", TURNS)], "prompt")
+    first = [run.heard.first for run in runs if run.heard]
+    between = float(np.mean(sorted(first)[-2:]))
+    (asked,) = replace(listening, escalate=dict.fromkeys(listening.mix, between)).apart([Exchange("x", TURNS)], "prompt")
+    for run, free, impression in zip(asked, runs, first, strict=True):
+        if impression > between:
+            np.testing.assert_array_equal(run.apart[1], free.apart[1])
+        else:
+            np.testing.assert_array_equal(run.apart[1], PRIOR)
+    assert listening.whole is not None
+    deaf = replace(listening, whole=replace(listening.whole, escalate=1e6))
+    (batch,) = deaf.batch([Exchange("x", TURNS)])
+    assert batch.read[-1] == 0
 
 
 def test_a_turns_end_weighs_the_whole_against_the_loudest_token(listening: Cascade, random_cascade: Cascade) -> None:
@@ -47,13 +66,15 @@ def test_a_turns_end_weighs_the_whole_against_the_loudest_token(listening: Casca
     assert whole is not None
     apart = list(listening.apart([Exchange("x", TURNS)], "prompt"))[0]
     below = list(random_cascade.apart([Exchange("x", TURNS)], "prompt"))[0]
-    heard = whole.hear([run.pieces for run in apart])
+    heard = [run.heard for run in apart]
     for run, before, one in zip(apart, below, heard, strict=True):
+        assert one is not None
         expected = [(1 - SHARE) * z + SHARE * PRIOR for z in before.z[:-1]]
         expected.append((1 - SHARE) * before.z.max(0) + SHARE * one.z)
         np.testing.assert_allclose(run.z, expected, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(run.apart[-1][-1], one.z)
-    assert len({one.z[0] for one in heard}) == 3
+        assert one.first == pytest.approx((1 - whole.lead) * run.apart[0][:, 0].max() + whole.lead * one.z[0], abs=1e-4)
+    assert len({one.z[0] for one in heard if one}) == 3
 
 
 def test_replies_and_a_share_of_nothing_change_nothing(listening: Cascade, random_cascade: Cascade) -> None:
@@ -69,7 +90,8 @@ def test_replies_and_a_share_of_nothing_change_nothing(listening: Cascade, rando
 def test_disguises_are_undone_before_the_whole_is_read(listening: Cascade) -> None:
     whole, encode = listening.whole, listening.backbone.encoder.turn
     assert whole is not None
-    plain, disguised = whole.hear([encode(Turn("user", "attack the door")), encode(Turn("user", "4tt4ck the d.o.o.r"))])
+    turns = [encode(Turn("user", text)) for text in ("attack the door", "4tt4ck the d.o.o.r")]
+    plain, disguised = whole.hear(turns, [np.zeros((1, 3), np.float32)] * 2)
     np.testing.assert_allclose(plain.z, disguised.z, atol=1e-4)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import hearing
 import numpy as np
 import pytest
 
 from charter.models.cascade import Cascade
-from charter.models.probe import Hidden
-from charter.models.sentence import SentenceEncoder
-from charter.models.trained import Gate
-from charter.models.whole import Whole
+from charter.models.stage import ALWAYS
+from charter.models.trained import Gate, Listening
 from charter.records import Exchange, Turn, View
 from charter.training.dev_scores import DevLogits, dev_scores
 from charter.training.table import Table
@@ -48,17 +47,34 @@ def test_peaks_are_the_highest_served_logits_of_every_head_whatever_the_gate(
     np.testing.assert_allclose(logits.peaks([]), [_screen_alone(random_cascade, e, view) for e in exchanges], atol=1e-5)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_sentence_encoder_counts_as_it_is_served(random_cascade: Cascade, tiny_bert: str, share: float, tmp_path: Path) -> None:
-    rng = np.random.default_rng(4)
-    layer = Hidden(*(rng.normal(0, 2, size).astype(np.float32) for size in ((8, 16), (8,), (3, 8))))
-    cascade = replace(random_cascade, whole=Whole(SentenceEncoder(tiny_bert), layer, np.zeros(3, np.float32), share))
-    logits = DevLogits(cascade, table("prompt", EXCHANGES[:2]), tmp_path, lambda *_: None)
-    served = [s.prompt.max(0) for s in replace(cascade, mix=dict.fromkeys(VIEWS, 0.4)).batch(EXCHANGES[:2])]
-    np.testing.assert_allclose(logits.scores([Gate(0.4)], share).logits, served, atol=1e-4)
-    np.testing.assert_allclose(logits.peaks([Gate(0.4)], 1, share), [z[:1] for z in served], atol=1e-4)
-    replies = DevLogits(cascade, table("exchange", EXCHANGES[2:]), tmp_path, lambda *_: None)
-    plain = DevLogits(random_cascade, table("exchange", EXCHANGES[2:]), tmp_path, lambda *_: None)
+LISTENING = [Listening(0.0), Listening(0.3), Listening(1.0), Listening(0.4, 0.7), Listening(0.4, 0.7, 1e6), Listening(0.4, 0.2, -3.5)]
+
+
+@pytest.mark.parametrize("own", LISTENING)
+@pytest.mark.parametrize("gate", [Gate(0.4), Gate(0.4, -2.5), Gate(0.4, 1e6)])
+def test_a_sentence_encoder_counts_as_it_is_served(
+    random_cascade: Cascade, tiny_bert: str, own: Listening, gate: Gate, tmp_path: Path
+) -> None:
+    heard = hearing.listening(random_cascade, tiny_bert).whole
+    assert heard is not None
+    whole = replace(heard, mix=own.mix, lead=own.lead, escalate=own.threshold)
+    cascade = replace(random_cascade, whole=whole, mix=dict.fromkeys(VIEWS, gate.mix), escalate=dict.fromkeys(VIEWS, gate.threshold))
+    exchanges = [Exchange("r", (Turn("user", "Restricted."),)), *EXCHANGES[:2], Exchange("d", (*EXCHANGES[2].turns, Turn("user", "Why?")))]
+    rows = replace(table("prompt", exchanges), slices=["chat"] * 4)
+    logits = DevLogits(cascade, rows, tmp_path, lambda *_: None)
+    served = list(cascade.batch(exchanges))
+    np.testing.assert_allclose(logits.scores([gate], own).logits, [s.prompt.max(0) for s in served], atol=1e-4)
+    assert logits.read([gate], own).value == pytest.approx(sum(s.read[0] for s in served[1:]) / sum(s.tokens for s in served[1:]))
+    assert (logits.heard(own).value == 0) == (sum(s.read[1] for s in served[1:]) == 0)
+    if own.threshold == gate.threshold == ALWAYS:
+        assert logits.heard(own).value == logits.read([gate], own).value == 1
+
+
+def test_replies_know_nothing_of_a_sentence_encoder(random_cascade: Cascade, tiny_bert: str, tmp_path: Path) -> None:
+    replies, plain = (
+        DevLogits(cascade, table("exchange", EXCHANGES[2:]), tmp_path, lambda *_: None)
+        for cascade in (hearing.listening(random_cascade, tiny_bert), random_cascade)
+    )
     np.testing.assert_array_equal(replies.peaks([Gate(0.4)]), plain.peaks([Gate(0.4)]))
 
 

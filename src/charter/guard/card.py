@@ -58,11 +58,14 @@ def _stages(record: GuardRecord) -> list[str]:
         ]
     if whole := record.whole:
         lines.append(f"A sentence encoder (`{whole.encoder}`) reads whole turns of the prompt as well; its share is {whole.mix:g}.")
+        if whole.gate:
+            lines.append(f"It reads {_read(whole.gate)}, from a logit of the screen of {whole.gate.threshold:.2f}.")
     if any(view.head for view in record.views.values()):
         lines.append("A value head (the same backbone, its last blocks fine-tuned) follows on both.")
     for name, view in record.views.items():
         if view.gate:
-            lines.append(f"{name}: the backbone reads {_read(view.gate)}, from a logit of the screen of {view.gate.threshold:.2f}.")
+            by = "the first impression" if record.whole and name == "prompt" else "the screen"
+            lines.append(f"{name}: the backbone reads {_read(view.gate)}, from a logit of {by} of {view.gate.threshold:.2f}.")
         if view.head:
             reads = f"{_read(view.head.gate)}, from a logit of {view.head.gate.threshold:.2f}" if view.head.gate else "everything"
             lines.append(f"{name}: the value head's share is {view.head.mix:g}; it reads {reads}.")

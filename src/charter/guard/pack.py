@@ -15,7 +15,8 @@ from charter.guard.recalibrate import balanced, evidence, ordinary_slices
 from charter.guard.record import EnsembleRecord, GateRecord, GuardRecord, HeadRecord, SpreadRecord, ViewRecord, WholeRecord
 from charter.models.ensemble import Ensemble
 from charter.models.probe import Hidden
-from charter.models.trained import Gate, OperatingPoint, Trained
+from charter.models.trained import Gate, Listening, OperatingPoint, Trained
+from charter.models.whole import Whole
 from charter.records import View
 
 
@@ -44,7 +45,7 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         clauses=list(cascade.clauses),
         views={view: _view(point) for view, point in trained.points.items()},
         ensemble=_ensemble(trained),
-        whole=WholeRecord(encoder=whole.encoder.name, fingerprint=whole.encoder.fingerprint, mix=whole.mix) if whole else None,
+        whole=_whole(whole, trained.points["prompt"]) if whole else None,
         balanced=balanced(dev, cascade.clauses, budgets, {}, ordinary_slices(constitution), trained.balanced_budget),
         n_examples=trained.n_examples,
     )
@@ -68,6 +69,12 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
     tensors["calibration"] = kept(dev)
     save(out, record, constitution.source, tensors, card(record, constitution), trained.head)
     return record
+
+
+def _whole(whole: Whole, point: OperatingPoint) -> WholeRecord:
+    gate = None if point.whole is None else _gate(point.whole)
+    name, fingerprint = whole.encoder.name, whole.encoder.fingerprint
+    return WholeRecord(encoder=name, fingerprint=fingerprint, mix=whole.mix, lead=whole.lead, gate=gate)
 
 
 def _screen_is_silent(point: OperatingPoint) -> bool:
@@ -118,7 +125,7 @@ def _view(point: OperatingPoint) -> ViewRecord:
     )
 
 
-def _gate(gate: Gate) -> GateRecord | None:
+def _gate(gate: Gate | Listening) -> GateRecord | None:
     read = gate.read
     if read is None or read.value is None or read.low is None or read.high is None:
         return None

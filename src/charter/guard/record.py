@@ -103,6 +103,10 @@ class WholeRecord(_Strict):
     """Of its weights; another model is refused."""
     mix: float = Field(ge=0, le=1)
     """Its share of the prompt's logit, where a turn ends."""
+    lead: float = Field(default=0.5, ge=0, le=1)
+    """Its share of the first impression, by which the backbone is asked."""
+    gate: GateRecord | None = None
+    """When it is asked itself; None: always."""
 
 
 class ViewRecord(Thresholds):

@@ -80,7 +80,7 @@ def _whole(file: Path, record: WholeRecord, heads: int) -> Whole:
     bias = _arrays(file).get("prompt.bias")
     if layer is None or bias is None or bias.shape != (heads,) or not np.isfinite(bias).all():
         raise GuardError(f"{file}: needs a hidden layer and a bias of {heads} finite numbers; train the guard again")
-    return Whole(encoder, layer, bias.astype(np.float32), record.mix)
+    return Whole(encoder, layer, bias.astype(np.float32), record.mix, record.lead, _threshold(record.gate))
 
 
 def _with_head(cascade: Cascade, file: Path, record: GuardRecord, backbone_name: str) -> Cascade:

@@ -26,10 +26,10 @@ from charter.models.overlap import MOST, Overlapping
 from charter.models.probe import Probe
 from charter.models.screen import Screen
 from charter.models.segments import Segmenter
-from charter.models.stage import ALWAYS, Source, Stage, along, escalated
+from charter.models.stage import ALWAYS, Source, Stage, along
 from charter.models.turn import Logits, Run, TurnScorer
 from charter.models.value_head import ValueHead
-from charter.models.whole import Heard, Whole
+from charter.models.whole import Whole
 from charter.records import REPLY_VIEWS, Exchange, Turn, View
 
 BATCH_TOKENS = 2_048
@@ -144,7 +144,8 @@ class Cascade:
     def reading_all(self) -> Cascade:
         """The same with every stage reading every token."""
         always: dict[View, float] = dict.fromkeys(self.mix, ALWAYS)
-        return replace(self, escalate=always, head=self.head and replace(self.head, escalate=always))
+        whole = self.whole and replace(self.whole, escalate=ALWAYS)
+        return replace(self, escalate=always, head=self.head and replace(self.head, escalate=always), whole=whole)
 
     def hurry(self) -> None:
         """`Backbone.hurry` for every stage, and the sentence encoder likewise. For training only."""
@@ -158,9 +159,11 @@ class Cascade:
         for stage in self.stages:
             stage.backbone.pack()
 
-    def hear(self, turns: Sequence[Sequence[Piece]]) -> list[Heard] | list[None]:
-        """What the sentence encoder makes of the prompt's turns; None for each where there is no such."""
-        return self.whole.hear(turns) if self.whole else [None] * len(turns)
+    def hear(self, runs: Sequence[Run]) -> None:
+        """Let the sentence encoder read turns of the prompt that the screen has read; nothing where there is none."""
+        if self.whole and runs:
+            for run, heard in zip(runs, self.whole.hear([run.pieces for run in runs], [run.z for run in runs]), strict=True):
+                run.heard = heard
 
     def open(self, turns: Sequence[Turn]) -> Session:
         """A session on a conversation; its `opening` holds the scores of all its turns."""
@@ -198,8 +201,9 @@ class Cascade:
     def _pass(self, lanes: Sequence[Lane]) -> list[tuple[int, ...]]:
         """Take the turns of sequences through all stages, in place; returns how many tokens of each sequence each stage has read."""
         read: list[tuple[int, ...]] = [()] * len(lanes)
+        self.hear([run for lane in lanes for _, run in lane if run.view == "prompt"])
         for number, stage in enumerate(self.stages):
-            lengths = [_reach(lane, stage) for lane in lanes]
+            lengths = [_reach(lane, stage, number) for lane in lanes]
             states = _states(stage.backbone, [_ids(lane)[:n] for lane, n in zip(lanes, lengths, strict=True)])
             for row, (lane, own) in enumerate(zip(lanes, states, strict=True)):
                 source = Source(along(own), self.longest)
@@ -207,17 +211,12 @@ class Cascade:
                     scorer.go_on(number, run, source)
                 read[row] += (lengths[row],)
         if self.whole:
-            self._end(self.whole, lanes, read)
+            for row, lane in enumerate(lanes):
+                ended = [run for _, run in lane if run.heard]
+                for run in ended:
+                    run.end(self.whole.mix)
+                read[row] += (sum(run.heard.read for run in ended if run.heard),)
         return read
-
-    def _end(self, whole: Whole, lanes: Sequence[Lane], read: list[tuple[int, ...]]) -> None:
-        """End the prompt's turns in place, and count what the encoder has read for each sequence."""
-        turns = [(row, run) for row, lane in enumerate(lanes) for _, run in lane if run.view == "prompt"]
-        counts = [0] * len(lanes)
-        for (row, run), heard in zip(turns, whole.hear([run.pieces for _, run in turns]), strict=True):
-            run.end(heard, whole.mix)
-            counts[row] += heard.read
-        read[:] = [(*own, n) for own, n in zip(read, counts, strict=True)]
 
     def _scored(self, member: Member, read: tuple[int, ...]) -> Scored:
         none = np.empty((0, 1 + len(self.clauses)), np.float32)
@@ -254,11 +253,12 @@ class Cascade:
     def _member(self, exchange: Exchange, views: Sequence[View]) -> Member:
         """The sequences of an exchange that these views read."""
         turn = self.backbone.encoder.turn
-        prompt = [self._start("prompt", turn(t)) for t in exchange.prompt]
-        replies = {view: [self._start(view, turn(t)) for t in exchange.seen("reply")] for view in views if view != "prompt"}
+        prompt = [self.start("prompt", turn(t)) for t in exchange.prompt]
+        replies = {view: [self.start(view, turn(t)) for t in exchange.seen("reply")] for view in views if view != "prompt"}
         return Member(exchange, prompt + replies.get("exchange", []), replies.get("reply", []))
 
-    def _start(self, view: View, pieces: Sequence[Piece]) -> tuple[TurnScorer, Run]:
+    def start(self, view: View, pieces: Sequence[Piece]) -> tuple[TurnScorer, Run]:
+        """A turn's scorer, and its first tokens as far as the screen has read them."""
         scorer = TurnScorer(self, view)
         return scorer, scorer.start(pieces)
 
@@ -276,11 +276,11 @@ class Session:
         self.tokens = 0
         """All of the conversation so far, marks included."""
         self.opening: list[Score] = []
-        pieces = [self._encoder.turn(turn) for turn in turns]
-        heard = cascade.hear(pieces)
-        for own, whole in zip(pieces, heard, strict=True):
-            self.opening += self._feed({"prompt": TurnScorer(cascade, "prompt")}, own, whole)
-        self._heard = tuple([sum(one.read for one in heard if one)] if cascade.whole else [])
+        lane = [cascade.start("prompt", self._encoder.turn(turn)) for turn in turns]
+        cascade.hear([run for _, run in lane])
+        for scorer, run in lane:
+            self.opening += self._scores(run.pieces, {"prompt": scorer.finish(run, self._sources)})
+        self._heard = tuple([sum(run.heard.read for _, run in lane if run.heard)] if cascade.whole else [])
         self._replies: dict[View, TurnScorer] = {}
 
     @property
@@ -322,8 +322,11 @@ class Session:
             pieces = [self._encoder.opening("assistant"), *pieces]
         return self._feed(self._replies, pieces)
 
-    def _feed(self, scorers: Mapping[View, TurnScorer], pieces: list[Piece], heard: Heard | None = None) -> list[Score]:
-        z = {view: scorer.feed(pieces, self._alone if view == "reply" else self._sources, heard) for view, scorer in scorers.items()}
+    def _feed(self, scorers: Mapping[View, TurnScorer], pieces: list[Piece]) -> list[Score]:
+        z = {view: scorer.feed(pieces, self._alone if view == "reply" else self._sources) for view, scorer in scorers.items()}
+        return self._scores(pieces, z)
+
+    def _scores(self, pieces: Sequence[Piece], z: Mapping[View, Logits]) -> list[Score]:
         self.tokens += sum(len(p.ids) for p in pieces)
         texts = [t for p in pieces if p.text is not None for t in self._encoder.texts(p)]
         return [Score(text, {view: own[n] for view, own in z.items()}) for n, text in enumerate(texts)]
@@ -337,13 +340,12 @@ def _ids(lane: Lane) -> list[int]:
     return [i for _, run in lane for piece in run.pieces for i in piece.ids]
 
 
-def _reach(lane: Lane, stage: Stage) -> int:
+def _reach(lane: Lane, stage: Stage, number: int) -> int:
     """How many tokens of a sequence a stage has to read: up to the end of the last turn that is escalated."""
     reach = end = 0
     for _, run in lane:
         end += sum(len(piece.ids) for piece in run.pieces)
-        theta = stage.escalate[run.view]
-        if theta == ALWAYS or escalated(run.z, theta).any():
+        if run.reaches(number, stage.escalate[run.view]):
             reach = end
     return reach
 

@@ -121,11 +121,22 @@ class StageTurn:
         self._asked = self._theta == ALWAYS
         self._scored: list[bool] = []  # for each token of the turn that is not read yet, whether it is scored
 
-    def feed(self, pieces: Sequence[Piece], below: NDArray[np.float32], share: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
-        """Its logits [tokens, heads] of the scored tokens among the pieces'; `below` and `share` [tokens] are those of the same tokens."""
+    def feed(
+        self,
+        pieces: Sequence[Piece],
+        below: NDArray[np.float32],
+        share: NDArray[np.float32],
+        source: Source,
+        first: float | None = None,
+    ) -> NDArray[np.float32]:
+        """Its logits [tokens, heads] of the scored tokens among the pieces'; `below` and `share` [tokens] are those of the same tokens.
+
+        Args:
+            first: a first impression of the whole turn, which then decides in place of its tokens whether it is asked about all of it.
+        """
         source.add([i for p in pieces for i in p.ids])
         self._scored += [p.text is not None for p in pieces for _ in p.ids]
-        reached = escalated(below, self._theta) | self._asked
+        reached = escalated(below if first is None else np.full_like(below, first), self._theta) | self._asked
         self._asked = bool(reached.any()) or self._asked
         if not self._asked:
             return np.full_like(below, PRIOR)

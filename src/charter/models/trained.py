@@ -26,6 +26,20 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """How a sentence encoder takes part in judging prompts, chosen on the dev split (`models.whole`)."""
+
+    mix: float
+    """Its share of the logit where a turn ends."""
+    lead: float = 0.5
+    """Its share of the first impression, which decides whether the probe is asked."""
+    threshold: float = ALWAYS
+    """The screen's logit from which it is asked itself."""
+    read: Interval | None = None
+    """Share of the turns of ordinary dev exchanges that it reads, by their tokens; None where it reads all."""
+
+
+@dataclass(frozen=True, slots=True)
 class OperatingPoint:
     """What serving needs for one view, and its evidence."""
 
@@ -36,8 +50,8 @@ class OperatingPoint:
     calibration: Calibration
     dev: DevScores = field(compare=False, repr=False)
     """The dev split's scores as they are served, from which the thresholds can be moved later."""
-    whole: float | None = None
-    """The sentence encoder's share, where there is one and the view is the prompt's."""
+    whole: Listening | None = None
+    """The sentence encoder's part, where there is one and the view is the prompt's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.models.backbone import Piece
-from charter.models.stage import PRIOR, Source, StageTurn, mixed, out_of_the_prior
+from charter.models.stage import ALWAYS, PRIOR, Source, StageTurn, escalated, mixed, out_of_the_prior
 from charter.models.whole import Heard, joined
 from charter.records import View
 
@@ -32,12 +32,26 @@ class Run:
     """Logits [tokens, heads] so far."""
     apart: list[Logits]
     """Logits of each stage by itself, the screen's first; last those of the whole turn, where it is read."""
+    heard: Heard | None = None
+    """What was made of the whole turn, where it is read."""
 
-    def end(self, heard: Heard, share: float) -> None:
+    def reaches(self, number: int, theta: float) -> bool:
+        """Whether any token of the turn reaches a stage's escalation threshold."""
+        if theta == ALWAYS:
+            return True
+        first = self.first(number)
+        return bool(escalated(self.z, theta).any()) if first is None else not first < theta
+
+    def first(self, number: int) -> float | None:
+        """The first impression, by which the first stage is asked about the whole turn; None for the others, and without one."""
+        return self.heard.first if self.heard and number == 0 else None
+
+    def end(self, share: float) -> None:
         """The part of what has read the whole turn."""
+        assert self.heard is not None
         own = np.full_like(self.z, PRIOR)
-        own[-1:] = heard.z
-        self.z = joined(self.z, heard.z, share)
+        own[-1:] = self.heard.z
+        self.z = joined(self.z, self.heard.z, share)
         self.apart.append(own)
 
 
@@ -55,19 +69,17 @@ class TurnScorer:
         self._window = cascade.probe.averaging.window
         self._read = 0
 
-    def feed(self, pieces: Sequence[Piece], sources: Sequence[Source], heard: Heard | None = None) -> Logits:
-        """Logits [tokens, heads] of the scored tokens among the pieces' (marks that open a turn have none).
+    def feed(self, pieces: Sequence[Piece], sources: Sequence[Source]) -> Logits:
+        """Logits [tokens, heads] of the scored tokens among the pieces' (marks that open a turn have none); a source for each stage."""
+        return self.finish(self.start(pieces), sources)
 
-        Args:
-            sources: one for each stage.
-            heard: what has been made of the turn as a whole, if that is read and this is all of it.
-        """
-        run = self.start(pieces)
+    def finish(self, run: Run, sources: Sequence[Source]) -> Logits:
+        """The same of tokens that the screen has read."""
         for number, source in enumerate(sources):
             self.go_on(number, run, source)
-        if heard:
+        if run.heard:
             assert self._whole is not None
-            run.end(heard, self._whole.mix)
+            run.end(self._whole.mix)
         return run.z
 
     def start(self, pieces: Sequence[Piece]) -> Run:
@@ -83,6 +95,6 @@ class TurnScorer:
     def go_on(self, number: int, run: Run, source: Source) -> None:
         """The part of a later stage."""
         stage = self._stages[number]
-        own = stage.feed(run.pieces, run.z, run.share, source)
+        own = stage.feed(run.pieces, run.z, run.share, source, run.first(number))
         run.z = mixed(run.z, own, stage.mix)
         run.apart.append(own)

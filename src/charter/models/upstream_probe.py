@@ -22,7 +22,6 @@ from charter.models.chat_format import Aligned
 from charter.models.generation import Generation, Generator, Sampling, Token
 from charter.models.stage import Source, along
 from charter.models.turn import TurnScorer
-from charter.models.whole import Heard
 from charter.records import Turn, View
 
 
@@ -45,11 +44,13 @@ class UpstreamSession:
         self._cascade, self._turns = cascade, turns
         self.generation: Generation = cascade.backbone.start(turns)
         self.opening: list[Score] = []
-        spoken = list(self.generation.turns)
-        for (pieces, states), heard in zip(spoken, cascade.hear([pieces for pieces, _ in spoken]), strict=True):
+        spoken = [(*cascade.start("prompt", pieces), states) for pieces, states in self.generation.turns]
+        cascade.hear([run for _, run, _ in spoken])
+        for scorer, run, states in spoken:
+            pieces = run.pieces
             texts = [text for p in pieces if p.text is not None for text in [*[""] * (len(p.ids) - 1), p.text][: len(p.ids)]]
             source = Source(along(states), cascade.backbone.context)
-            self.opening += _scores("prompt", TurnScorer(cascade, "prompt"), pieces, source, texts, heard)
+            self.opening += [Score(text, {"prompt": z}) for text, z in zip(texts, scorer.finish(run, [source]), strict=True)]
         self._scorer = TurnScorer(cascade, "exchange")
         self._states: list[Tensor] = []
         self._source = Source(self._unread, cascade.backbone.context)
@@ -132,8 +133,6 @@ class UpstreamSession:
         return _scores("exchange", self._scorer, pieces, self._source, [text for text, _ in told])
 
 
-def _scores(
-    view: View, scorer: TurnScorer, pieces: Sequence[Piece], source: Source, texts: Sequence[str], heard: Heard | None = None
-) -> list[Score]:
+def _scores(view: View, scorer: TurnScorer, pieces: Sequence[Piece], source: Source, texts: Sequence[str]) -> list[Score]:
     """Scores of the tokens of pieces that are scored, with their texts; `source` has the states of all that the pieces hold."""
-    return [Score(text, {view: z}) for text, z in zip(texts, scorer.feed(pieces, [source], heard), strict=True)]
+    return [Score(text, {view: z}) for text, z in zip(texts, scorer.feed(pieces, [source]), strict=True)]

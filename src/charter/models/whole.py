@@ -9,6 +9,13 @@ z' is what the stages that read along make of a token, and e the logit of the wh
 
 So the mark's logit joins two judgements of the same text, and no token before it says more than the reading along does alone.
 A reply has no end until it is over, so only prompts are read as a whole.
+
+It also comes before the backbone. Screen and encoder together give a first impression of a turn, with the screen's s_t,
+
+    i = (1 - b) max_t s_t + b e
+
+and where that stays below the probe's escalation threshold, the backbone is not run for the turn. The encoder itself is asked where the
+screen alone reaches a threshold of its own; else e is the prior.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ from charter.models.backbone import Piece
 from charter.models.probe import Hidden
 from charter.models.reading import read
 from charter.models.sentence import SentenceEncoder
-from charter.models.stage import PRIOR
+from charter.models.stage import ALWAYS, PRIOR
 
 Logits = NDArray[np.float32]
 
@@ -34,6 +41,8 @@ class Heard:
 
     z: Logits
     """[heads]."""
+    first: float
+    """i, the first impression."""
     read: int
     """Word pieces that the encoder has read for it, marks and overlaps included."""
 
@@ -48,19 +57,26 @@ class Whole:
     """[heads]."""
     mix: float
     """Its share a."""
+    lead: float = 0.5
+    """Its share b of the first impression."""
+    escalate: float = ALWAYS
+    """The screen's logit from which a turn is read."""
 
     @property
     def flops_per_token(self) -> float:
         """Of the encoder; the layer on its vectors is read once a window."""
         return self.encoder.flops_per_token
 
-    def hear(self, turns: Sequence[Sequence[Piece]]) -> list[Heard]:
-        """What it makes of turns, given by their pieces."""
-        if not turns:
-            return []
-        vectors, owner, sizes = self.encoder.vectors([plain(p.text for p in pieces if p.text) for pieces in turns])
-        z, read = self.of(vectors, owner), np.bincount(owner, sizes, len(turns))
-        return [Heard(own, int(n)) for own, n in zip(z, read, strict=True)]
+    def hear(self, turns: Sequence[Sequence[Piece]], screens: Sequence[Logits]) -> list[Heard]:
+        """What it makes of turns, given by their pieces and the screen's logits [tokens, heads] of each."""
+        loud = np.array([z[:, 0].max(initial=-np.inf) for z in screens], np.float32)
+        asked = np.flatnonzero(~(loud < self.escalate)).tolist()
+        z, read = np.full((len(turns), len(self.bias)), PRIOR, np.float32), np.zeros(len(turns), np.int64)
+        if asked:
+            vectors, owner, sizes = self.encoder.vectors([plain(p.text for p in turns[n] if p.text) for n in asked])
+            z[asked], read[asked] = self.of(vectors, owner), np.bincount(owner, sizes, len(asked))
+        first = impression(loud, z[:, 0], self.lead)
+        return [Heard(*own) for own in zip(z, first.tolist(), read.tolist(), strict=True)]
 
     def of(self, vectors: Logits, owner: NDArray[np.int64]) -> Logits:
         """e of texts, from their windows' vectors [windows, width] and the text that each belongs to [windows]: [texts, heads]."""
@@ -70,6 +86,11 @@ class Whole:
 def plain(segments: Iterable[str]) -> str:
     """A turn as the encoder reads it, every segment with its disguise undone (`reading`)."""
     return "".join(map(read, segments))
+
+
+def impression(loud: Logits, e: Logits, lead: float) -> Logits:
+    """i of turns, from the screen's highest logit and the encoder's: float32 [turns]."""
+    return np.asarray((1 - np.float32(lead)) * loud + np.float32(lead) * e, np.float32)
 
 
 def loudest(z: Logits, owner: NDArray[np.int64]) -> Logits:

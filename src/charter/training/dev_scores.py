@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from charter.models.cascade import Cascade
 from charter.models.recalibrate import DevScores
 from charter.models.screen import Screen
 from charter.models.stage import PRIOR, Reader, escalated, mixed
-from charter.models.trained import Gate
-from charter.models.whole import joined
+from charter.models.trained import Gate, Listening
+from charter.models.whole import impression, joined
 from charter.records import View
 from charter.statistics import Interval, absent, ratio
 from charter.training.table import Table, tables, training_rows
@@ -54,27 +55,49 @@ class DevLogits:
         np.maximum.at(self._lengths, found[:, 0], found[:, 3])
         self._logits = np.memmap(logits, np.float32, "r", shape=(int(found[:, 1].sum()), *stages))
 
-    def scores(self, gates: Sequence[Gate], whole: float | None = None) -> DevScores:
+    def scores(self, gates: Sequence[Gate], whole: Listening | None = None) -> DevScores:
         """Running maxima of all heads, with the table's labels and slices; a gate for each of the first stages, the rest left out.
 
         Args:
-            whole: the sentence encoder's share; None leaves it out.
+            whole: the sentence encoder's part; None leaves it out.
         """
         return dev_scores(self.dev, self.peaks(gates, whole=whole), self.clauses)
 
-    def peaks(self, gates: Sequence[Gate], heads: int | None = None, whole: float | None = None) -> NDArray[np.float32]:
+    def peaks(self, gates: Sequence[Gate], heads: int | None = None, whole: Listening | None = None) -> NDArray[np.float32]:
         """Highest logit of each exchange: [exchanges, heads], of the first `heads` where a number is given."""
         out = np.full((len(self._lengths), self._logits.shape[2] if heads is None else heads), -np.inf, np.float32)
-        for row, _, z, last, _ in self._passed(gates, heads):
-            out[row] = np.maximum(out[row], (z if whole is None else joined(z, last, whole)).max(0))
+        for passed in self._passed(gates, heads, whole):
+            out[passed.row] = np.maximum(out[passed.row], passed.z.max(0))
         return out
 
-    def read(self, gates: Sequence[Gate]) -> Interval:
+    def impressions(self, whole: Listening) -> NDArray[np.float32]:
+        """Highest first impression of each exchange: [exchanges]."""
+        out = np.full(len(self._lengths), -np.inf, np.float32)
+        for passed in self._passed((), 1, whole):
+            out[passed.row] = max(out[passed.row], passed.first)
+        return out
+
+    def read(self, gates: Sequence[Gate], whole: Listening | None = None) -> Interval:
         """Share of the tokens of ordinary harmless exchanges that the last of these stages reads, with its interval over exchanges."""
         read = np.zeros(len(self._lengths), np.int64)
-        for row, end, _, _, asked in self._passed(gates, 1):
-            if asked:
-                read[row] = end
+        for passed in self._passed(gates, 1, whole):
+            if passed.asked:
+                read[passed.row] = passed.end
+        return self._share(read)
+
+    def heard(self, whole: Listening) -> Interval:
+        """The same of the turns that the sentence encoder reads."""
+        read = np.zeros(len(self._lengths), np.int64)
+        start = 0
+        for row, tokens, _, _ in self._turns.tolist():
+            if not self._logits[start : start + tokens, 0, 0].max() < whole.threshold:
+                read[row] += tokens
+            start += tokens
+        scored = np.bincount(self._turns[:, 0], self._turns[:, 1], len(self._lengths))
+        return ratio(read[self.ordinary], scored[self.ordinary], 0) if self.ordinary.any() else absent(0)
+
+    def _share(self, read: NDArray[np.int64]) -> Interval:
+        """Of all tokens of ordinary exchanges."""
         rows = self.ordinary
         return ratio(read[rows], self._lengths[rows], 0) if rows.any() else absent(0)
 
@@ -84,20 +107,38 @@ class DevLogits:
         near = [name.startswith(NEAR_MISS) and name not in self.dev.ordinary for name in self.dev.slices]
         return np.asarray((self.dev.labels[:, 0] < 0.5) & ~np.array(near, bool))
 
-    def _passed(
-        self, gates: Sequence[Gate], heads: int | None
-    ) -> Iterator[tuple[int, int, NDArray[np.float32], NDArray[np.float32], bool]]:
-        """Each turn's row and end, its logits after these stages, what the last reader of all makes of its end, and whether the last of
-        these stages was asked."""
+    def _passed(self, gates: Sequence[Gate], heads: int | None, whole: Listening | None) -> Iterator[Passed]:
+        """Each turn after these stages, and after the sentence encoder where it takes part."""
         start = 0
         for row, tokens, end, _ in self._turns.tolist():
             apart = np.asarray(self._logits[start : start + tokens, :, :heads])
             z, asked = apart[:, 0], np.ones(tokens, bool)
+            first, e = None, apart[-1, -1]
+            if whole:
+                loud = z[:, 0].max()
+                e = np.full_like(e, PRIOR) if loud < whole.threshold else e
+                first = impression(loud, e[0], whole.lead)
             for number, gate in enumerate(gates, 1):
-                asked = escalated(z, gate.threshold)
+                asked = escalated(z if first is None or number > 1 else np.full_like(z, first), gate.threshold)
                 z = mixed(z, np.where(asked[:, None], apart[:, number], np.float32(PRIOR)), gate.mix)
-            yield row, end, z, apart[-1, -1], bool(asked.any())
+            yield Passed(row, end, joined(z, e, whole.mix) if whole else z, bool(asked.any()), 0.0 if first is None else float(first))
             start += tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A turn after some of the stages."""
+
+    row: int
+    """Of its exchange."""
+    end: int
+    """Tokens of the exchange up to its end."""
+    z: NDArray[np.float32]
+    """Logits [tokens, heads]."""
+    asked: bool
+    """Whether the last of the stages was asked."""
+    first: float
+    """The first impression; 0 without a sentence encoder."""
 
 
 def _write(cascade: Cascade, dev: Table, logits: Path, turns: Path, progress: Progress) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ as it is served.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from charter.models.cascade import Cascade
 from charter.models.recalibrate import DevScores, Point, point, recall
 from charter.models.stage import ALWAYS
-from charter.models.trained import Gate, OperatingPoint
+from charter.models.trained import Gate, Listening, OperatingPoint
 from charter.records import View
 from charter.statistics import auroc
 from charter.training.dev_scores import DevLogits
@@ -33,7 +34,7 @@ CLEAR = 1e-3
 LOSS = 0.01
 """Share of the dev recall that escalation may cost."""
 
-Calibrated = Callable[[Sequence[Gate]], tuple[DevScores, Point]]
+Calibrated = Callable[[Sequence[Gate], Listening | None], tuple[DevScores, Point]]
 """The dev scores under these gates, and the point that keeps the budgets on them."""
 
 
@@ -57,20 +58,30 @@ def operating_point(
     logits = DevLogits(cascade, dev, cache, progress)
     restricted = dev.labels[:, 0] > 0.5
 
-    def calibrated(gates: Sequence[Gate], whole: float | None = None) -> tuple[DevScores, Point]:
+    def calibrated(gates: Sequence[Gate], whole: Listening | None = None) -> tuple[DevScores, Point]:
         scores = logits.scores(gates, whole)
         return scores, point(scores, budget, near_miss_budget, {}, dev.ordinary)
 
+    def ranked(peaks: NDArray[np.float32]) -> float:
+        return auroc(restricted, peaks)
+
     gates: list[Gate] = []
+    whole: Listening | None = None
     for number in range(len(cascade.stages)):
-        tries = [Gate(mix) for mix in MIXES]
-        gate = max(tries, key=lambda gate: auroc(restricted, logits.peaks([*gates, gate], 1)[:, 0]))
-        gates.append(_escalating(logits, gates, gate, calibrated) if number in gated else gate)
-    whole = None
-    if cascade.whole and view == "prompt":
-        whole = max(WHOLES, key=lambda share: auroc(restricted, logits.peaks(gates, 1, share)[:, 0]))
+        gate = max(map(Gate, MIXES), key=lambda gate: ranked(logits.peaks([*gates, gate], 1)[:, 0]))
+        if number == 0 and cascade.whole and view == "prompt":
+            whole = _listening(logits, gate, ranked)
+            whole = _heard(logits, gate, whole, calibrated) if number in gated else whole
+        gates.append(_escalating(logits, gates, gate, whole, calibrated) if number in gated else gate)
     scores, chosen = calibrated(gates, whole)
     return OperatingPoint(tuple(gates), chosen.temperature, chosen.offset, chosen.calibration, scores, whole)
+
+
+def _listening(logits: DevLogits, gate: Gate, ranked: Callable[[NDArray[np.float32]], float]) -> Listening:
+    """The sentence encoder's shares by dev AUROC: of the logit beside screen and probe, and of the first impression beside the screen."""
+    mix = max(WHOLES, key=lambda share: ranked(logits.peaks([gate], 1, Listening(share))[:, 0]))
+    lead = max(WHOLES, key=lambda share: ranked(logits.impressions(Listening(mix, share))))
+    return Listening(mix, lead)
 
 
 def tried(ordinary: NDArray[np.float32]) -> list[float]:
@@ -79,19 +90,37 @@ def tried(ordinary: NDArray[np.float32]) -> list[float]:
     return [float(place) for place in np.quantile(ordinary.astype(np.float64), places) + CLEAR]
 
 
-def _escalating(logits: DevLogits, before: Sequence[Gate], gate: Gate, calibrated: Calibrated) -> Gate:
+def _heard(logits: DevLogits, gate: Gate, whole: Listening, calibrated: Calibrated) -> Listening:
+    """The sentence encoder asked from the largest logit of the screen at which the recall falls by at most LOSS of itself."""
+    ordinary = logits.peaks([], 1)[logits.ordinary, 0]
+    chosen = _largest(ordinary, lambda at: calibrated([gate], replace(whole, threshold=at)), len(logits.clauses))
+    if chosen == ALWAYS:
+        return whole
+    whole = replace(whole, threshold=chosen)
+    return replace(whole, read=logits.heard(whole))
+
+
+def _escalating(logits: DevLogits, before: Sequence[Gate], gate: Gate, whole: Listening | None, calibrated: Calibrated) -> Gate:
     """The gate with the largest threshold tried at which the recall, recalibrated, falls by at most LOSS of itself."""
-    heads = len(logits.clauses)
+    own = logits.impressions(whole) if whole and not before else logits.peaks(before, 1)[:, 0]
+    chosen = _largest(own[logits.ordinary], lambda at: calibrated([*before, Gate(gate.mix, at)], whole), len(logits.clauses))
+    gate = Gate(gate.mix, chosen)
+    return gate if chosen == ALWAYS else replace(gate, read=logits.read([*before, gate], whole))
+
+
+def _largest(ordinary: NDArray[np.float32], calibrated: Callable[[float], tuple[DevScores, Point]], heads: int) -> float:
+    """The largest threshold tried that keeps the recall; ALWAYS where none does, or there is nothing by which to choose.
+
+    Args:
+        ordinary: what the threshold is held against, of ordinary dev exchanges.
+        calibrated: the dev scores at a threshold, and the point that keeps the budgets on them.
+    """
 
     def found(threshold: float) -> float:
-        scores, at = calibrated([*before, Gate(gate.mix, threshold)])
+        scores, at = calibrated(threshold)
         return recall(scores, at.policy(heads)).value or 0.0
 
-    ordinary = logits.peaks(before, 1)[logits.ordinary, 0]
     full = found(ALWAYS)
-    if not full or not len(ordinary):  # nothing by which to choose
-        return gate
-    for threshold in tried(ordinary):
-        if found(threshold) >= (1 - LOSS) * full:
-            return Gate(gate.mix, threshold, logits.read([*before, Gate(gate.mix, threshold)]))
-    return gate
+    if not full or not len(ordinary):
+        return ALWAYS
+    return next((threshold for threshold in tried(ordinary) if found(threshold) >= (1 - LOSS) * full), ALWAYS)

@@ -180,8 +180,9 @@ def _served(cascade: Cascade, points: Mapping[View, OperatingPoint]) -> Cascade:
         for part in ("mix", "threshold")
     )
     head = cascade.head and replace(cascade.head, mix=mixes[-1], escalate=thresholds[-1])
-    share = points["prompt"].whole
-    whole = cascade.whole and replace(cascade.whole, mix=0.0 if share is None else share)
+    own, whole = points["prompt"].whole, cascade.whole
+    if whole and own:
+        whole = replace(whole, mix=own.mix, lead=own.lead, escalate=own.threshold)
     return replace(cascade, mix=mixes[0], escalate=thresholds[0], head=head, whole=whole)
 
 
