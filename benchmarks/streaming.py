@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/streaming.py                      # the guard that ships, a reply of 2,000 tokens: several minutes on two cores
     .venv/bin/python benchmarks/streaming.py runs/demo/guard --tokens 400
-    .venv/bin/python benchmarks/streaming.py --bfloat16           # what 16-bit weights would save, and do to the scores
+    .venv/bin/python benchmarks/streaming.py --float16            # `charter serve --precision float16`: seconds, and what it does to the scores
+    .venv/bin/python benchmarks/streaming.py --bfloat16           # the same with everything in bfloat16
 
 The reply comes whole, in steps of some 16 tokens (12 words) and word by word. "read" is how many tokens the backbone ran over the prompt and
 the reply: the same in every way, so streaming costs the FLOPs of the batched pass and no more.
@@ -59,6 +60,8 @@ def main() -> None:
     exact = batched(guard, reply)
     if options.bfloat16 and not guard.cascade.backbone.hurry():
         raise SystemExit("this processor has no instructions for bfloat16")
+    if options.float16 and not guard.cascade.backbone.halve():
+        raise SystemExit("this torch has no product with 16-bit weights")
     print(f"{'way':20} {'tokens':>7} {'read':>7} {f's (best of {options.repeats})':>16} {'ratio':>7} {'largest difference':>20}")
     base = 0.0
     for name, way in ways.items():
@@ -104,7 +107,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=2_000, help="of the reply, about")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="by transformers' own cache, not by the forwards that streams share")
-    parser.add_argument("--bfloat16", action="store_true", help="16-bit weights")
+    parser.add_argument("--bfloat16", action="store_true", help="16-bit weights and states")
+    parser.add_argument("--float16", action="store_true", help="16-bit weights, float32 sums")
     return parser.parse_args()
 
 

@@ -100,7 +100,8 @@ def test_a_bad_row_is_told_with_its_file_and_line(tmp_path: Path, bad: str, says
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x1f\x8b\x08\x00 cut", gzip.compress(b"{}\n" * 100, mtime=0)[:-12], b"not gzip at all", gzip.compress(b"\xff\xfe\n")]
+    "data",
+    [b"\x1f\x8b\x08\x00 cut", gzip.compress(b"{}\n" * 100, mtime=0)[:-12], b"not gzip at all", gzip.compress(b"\xff\xfe\n", mtime=0)],
 )
 def test_a_damaged_file_is_told_by_name(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(data)

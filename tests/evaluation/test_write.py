@@ -34,6 +34,7 @@ def test_the_file_has_exactly_the_agreed_keys(written: dict[str, Any]) -> None:
         "command",
         "stages",
         "point",
+        "precision",
         "windowed",
         "languages",
         "held_out",
@@ -54,7 +55,7 @@ def test_the_file_has_exactly_the_agreed_keys(written: dict[str, Any]) -> None:
     }
     assert [set(stage) for stage in written["stages"]] == [{"name", "flops_per_token", "read"}]
     assert set(written["streaming"]["seconds_per_token"]) == {"screen", "probe", "guard"}
-    assert written["point"] == "quiet"
+    assert (written["point"], written["precision"]) == ("quiet", "float32")
 
 
 def test_what_was_left_out_and_the_command_are_told(written: dict[str, Any]) -> None:

@@ -60,6 +60,7 @@ def test_a_deeper_block_is_run_but_does_not_change_whose_model_it_is(generator: 
 
 @settings(max_examples=25)
 @example(seed=0, n=12, stop=[])
+@example(seed=2, n=1, stop=["\ufffd"])  # half a character is said at the very end, and may be a stop too
 @given(seed=st.integers(0, 30), n=st.integers(1, 25), stop=st.lists(st.sampled_from(["e", "th", "o", " ", "\ufffd", "zz", "the", "\n\n"])))
 def test_a_stop_cuts_the_same_reply_and_nothing_else_does(seed: int, n: int, stop: list[str], generator: Generator) -> None:
     free, cut = generator.start(PROMPT), generator.start(PROMPT)
@@ -96,3 +97,21 @@ def test_a_draw_is_among_the_fewest_tokens_that_hold_top_p(logits: list[float], 
     chosen = draw(torch.tensor(logits), Sampling(temperature=1.0, top_p=top_p), torch.Generator().manual_seed(seed))
     assert p[p > p[chosen]].sum() < top_p + 1e-5
     assert logits[draw(torch.tensor(logits), Sampling(temperature=0))] == max(logits)
+
+
+def test_the_last_step_reads_no_deeper_than_the_probe(chat_folder: Path) -> None:
+    """A block below which nothing is read has not seen the last token; up to there the states are those of a whole pass."""
+    generator = Generator(str(chat_folder), [1])
+    generation = generator.start(PROMPT)
+    tokens = list(generation.tokens(Sampling(5, temperature=0)))
+    shallow, deep = (generation._cache.get_seq_length(block) for block in (0, 1))
+    assert shallow == generation.prompt_tokens + len(tokens)
+    assert deep < shallow
+    (own,) = generator.batch([[*_prompt_ids(generator), *(t.id for t in tokens)]])
+    torch.testing.assert_close(torch.stack([t.states for t in tokens]), own[-len(tokens) :], atol=1e-3, rtol=0)
+
+
+def test_no_room_for_a_reply_is_the_mark_alone(generator: Generator) -> None:
+    generation = generator.start(PROMPT)
+    (only,) = generation.tokens(Sampling(0))
+    assert (only.ends, only.text, generation.finish, generation.drawn) == (True, "", "length", 0)

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from charter.models.cascade import Cascade
+from charter.models.probe import Hidden
+from charter.models.sentence import SentenceEncoder
 from charter.models.trained import Gate
+from charter.models.whole import Whole
 from charter.records import Exchange, Turn, View
 from charter.training.dev_scores import DevLogits, dev_scores
 from charter.training.table import Table
@@ -43,6 +46,20 @@ def test_peaks_are_the_highest_served_logits_of_every_head_whatever_the_gate(
     np.testing.assert_allclose(found, [s.logits(view).max(0) for s in scored], atol=1e-4)
     np.testing.assert_array_equal(logits.peaks([gate], 1), found[:, :1])
     np.testing.assert_allclose(logits.peaks([]), [_screen_alone(random_cascade, e, view) for e in exchanges], atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_sentence_encoder_counts_as_it_is_served(random_cascade: Cascade, tiny_bert: str, share: float, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    layer = Hidden(*(rng.normal(0, 2, size).astype(np.float32) for size in ((8, 16), (8,), (3, 8))))
+    cascade = replace(random_cascade, whole=Whole(SentenceEncoder(tiny_bert), layer, np.zeros(3, np.float32), share))
+    logits = DevLogits(cascade, table("prompt", EXCHANGES[:2]), tmp_path, lambda *_: None)
+    served = [s.prompt.max(0) for s in replace(cascade, mix=dict.fromkeys(VIEWS, 0.4)).batch(EXCHANGES[:2])]
+    np.testing.assert_allclose(logits.scores([Gate(0.4)], share).logits, served, atol=1e-4)
+    np.testing.assert_allclose(logits.peaks([Gate(0.4)], 1, share), [z[:1] for z in served], atol=1e-4)
+    replies = DevLogits(cascade, table("exchange", EXCHANGES[2:]), tmp_path, lambda *_: None)
+    plain = DevLogits(random_cascade, table("exchange", EXCHANGES[2:]), tmp_path, lambda *_: None)
+    np.testing.assert_array_equal(replies.peaks([Gate(0.4)]), plain.peaks([Gate(0.4)]))
 
 
 def _screen_alone(cascade: Cascade, exchange: Exchange, view: View) -> np.ndarray:

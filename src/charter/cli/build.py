@@ -43,6 +43,7 @@ def command(
     units: training.Units = training.UNITS,
     loss: training.ProbeLoss = "softmax",
     views: training.Views = "prompt,exchange",
+    sentence_encoder: training.SentenceEncoderName = None,
     window: training.Window = 16,
     ema: training.Ema = None,
     layers: training.Layers = None,
@@ -55,7 +56,7 @@ def command(
     options = training.options(
         budget=budget, near_miss_budget=near_miss_budget, backbone=backbone, balanced_budget=balanced_budget, screen_first=screen_first,
         seed=seed, units=units, loss=loss, views=views, window=window, ema=ema, layers=layers, ensemble=ensemble,
-        held_out=held_out_members, head=head,
+        held_out=held_out_members, head=head, sentence_encoder=sentence_encoder,
     )  # fmt: skip
     folder = data or out.parent / f"{out.name}-data"
     more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from charter.cli.point import Point
 from charter.cli.training import Seed
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def command(
@@ -43,11 +45,15 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json.")] = False,
     point: Point = "quiet",
+    precision: Annotated[
+        Precision, typer.Option(help="Of the weights that score the sets: bfloat16 takes half of the time and moves scores by about 0.01.")
+    ] = "float32",
 ) -> None:
     """Measure a guard on labelled data. A killed run goes on where it stopped."""
     from charter.cli.progress import stages
     from charter.evaluation.datasets import from_examples, load_folder, sample, within
     from charter.evaluation.leave_one_out import leave_one_out as leave_family_out
+    from charter.evaluation.precision import sixteen_bits
     from charter.evaluation.upstream import upstream
     from charter.evaluation.write import measure
     from charter.guard.folder import load
@@ -64,6 +70,9 @@ def command(
     sets = sample(sets, limit, seed) if limit else sets
     loaded = load(guard, point=point)
     versus = load(against, point=point) if against else None
+    reader = None
+    if precision == "bfloat16":
+        reader, versus = sixteen_bits(load(guard, point=point)), versus and sixteen_bits(versus)
     sets = within(sets, max_tokens, loaded.cascade.length, seed) if max_tokens else sets
     more = {"leave_one_family_out": leave_family_out(examples, loaded.budgets[0])} if examples and leave_one_out else None
     total, done = sum(len(s.items) for s in sets) * (2 if versus else 1), 0
@@ -83,6 +92,7 @@ def command(
             grade=_grade,
             upstream=model,
             versus=versus,
+            reader=reader,
             more=more,
             progress=progress,
         )

@@ -39,6 +39,10 @@ def command(
     tls_cert: Annotated[Path | None, typer.Option(help="Serve HTTPS: certificate and its chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, without a passphrase.")] = None,
     point: Point = "quiet",
+    precision: Annotated[
+        Literal["float32", "float16"],
+        typer.Option(help="Of the guard's weights: float16 scores words faster as they come, and moves scores by a hair."),
+    ] = "float32",
     probe: Annotated[
         Literal["own", "upstream"],
         typer.Option(help="upstream: read the embedded upstream's own activations while it generates; own: a pass of the guard's own."),
@@ -102,8 +106,8 @@ def command(
     tls = tls_files(tls_cert, tls_key)
     dial = open_dial(refusal_tokens, refusal_threshold or ()) if refusal_tokens else None
     with ExitStack() as stack:
-        first = opener(guard, point, lookahead, "upstream" if probe == "upstream" else scorer, stack)
-        second = opener(shadow_guard, point, 0, scorer, stack) if shadow_guard else None
+        first = opener(guard, point, lookahead, "upstream" if probe == "upstream" else scorer, stack, precision)
+        second = opener(shadow_guard, point, 0, scorer, stack, precision) if shadow_guard else None
 
         def open_guards() -> Guards:
             return *first(), second()[0] if second else None

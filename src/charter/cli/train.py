@@ -41,6 +41,7 @@ def command(
     units: training.Units = training.UNITS,
     loss: training.ProbeLoss = "softmax",
     views: training.Views = "prompt,exchange",
+    sentence_encoder: training.SentenceEncoderName = None,
     window: training.Window = 16,
     ema: training.Ema = None,
     layers: training.Layers = None,
@@ -52,7 +53,7 @@ def command(
     options = training.options(
         budget=budget, near_miss_budget=near_miss_budget, backbone=backbone, balanced_budget=balanced_budget, screen_first=screen_first,
         seed=seed, units=units, loss=loss, views=views, window=window, ema=ema, layers=layers, ensemble=ensemble,
-        held_out=held_out_members, head=head,
+        held_out=held_out_members, head=head, sentence_encoder=sentence_encoder,
     )  # fmt: skip
     run(data, out, options)
 
@@ -83,4 +84,6 @@ def say(record: GuardRecord, out: Path) -> None:
         for name, gate in stages:
             if gate:
                 typer.echo(f"  the {name} reads {gate.read:.1%} of the tokens of ordinary dev traffic", err=True)
+    if whole := record.whole:
+        typer.echo(f"  the sentence encoder's share of a prompt's logit is {whole.mix:g}", err=True)
     typer.echo(f"guard: {out}")

@@ -20,8 +20,6 @@ from charter.models.backbone import Piece
 from charter.records import Exchange
 from charter.statistics import Interval, ratio
 
-NAMES = ("probe", "value head")
-"""Of the stages after the screen."""
 TIMED_TOKENS = 512
 """Tokens at which stages are timed."""
 
@@ -37,7 +35,7 @@ def cost(
         timed: what `seconds` found; no seconds are told where None.
     """
     rates = _rates(shares(guard, results))
-    spent = sum(rate * stage.flops_per_token for rate, stage in zip(rates, guard.cascade.stages, strict=True))
+    spent = sum(rate * flops for rate, flops in zip(rates, guard.cascade.readers.values(), strict=True))
     against = asked or upstream()
     own = timed["guard"] if timed else None
     theirs = 1 / against.tokens_per_second if against.tokens_per_second else None
@@ -45,7 +43,7 @@ def cost(
         "guard_flops_per_token": spent,
         "upstream_flops_per_token": against.flops_per_token,
         "overhead": spent / against.flops_per_token,
-        "escalation_rate": rates[-1],
+        "escalation_rate": rates[len(guard.cascade.stages) - 1],
         "upstream": {"name": against.name, "parameters": against.parameters, "source": against.source},
         "seconds": {"guard": own, "upstream": theirs, "overhead": own / theirs if own and theirs else None},
     }
@@ -53,14 +51,14 @@ def cost(
 
 def stages(guard: Guard, results: Results | None = None) -> list[dict[str, Any]]:
     """The `stages` part: what each stage after the screen spends on a token that it reads, and the share of tokens that it reads."""
-    found = zip(NAMES, guard.cascade.stages, shares(guard, results), strict=False)
-    return [{"name": name, "flops_per_token": stage.flops_per_token, "read": share.as_dict()} for name, stage, share in found]
+    found = zip(guard.cascade.readers.items(), shares(guard, results), strict=True)
+    return [{"name": name, "flops_per_token": flops, "read": share.as_dict()} for (name, flops), share in found]
 
 
 def shares(guard: Guard, results: Results | None) -> list[Interval]:
     """Share of tokens that each stage reads, with its interval over harmless rows (over all where none is harmless); 1 of n = 0 rows
-    where nothing was counted."""
-    number = len(guard.cascade.stages)
+    where nothing was counted. A sentence encoder's are its own tokens, beside all of the backbone's."""
+    number = len(guard.cascade.readers)
     outcomes = [outcome for _, outcome in _counted(results) if len(outcome.read) == number]
     if results is None or not outcomes:
         return [Interval(1.0, 1.0, 1.0, 0)] * number
@@ -78,14 +76,18 @@ def seconds(guard: Guard, results: Results) -> dict[str, float] | None:
     rows = [[i for pieces in own for piece in pieces for i in piece.ids] for own in turns]
     tokens = sum(map(len, rows))
     found = {"screen": _screen_seconds(guard, [pieces for own in turns for pieces in own]) / tokens}
-    for name, stage in zip(NAMES, cascade.stages, strict=False):
+    for name, stage in zip(cascade.readers, cascade.stages, strict=False):
         stage.backbone.batch(rows[:1])  # the first forward is slower
         begun = perf_counter()
         for row in rows:
             stage.reader.turn("prompt").push(stage.backbone.batch([row])[0])
         found[name] = (perf_counter() - begun) / tokens
+    if cascade.whole:
+        begun = perf_counter()
+        read = sum(heard.read for own in turns for pieces in own for heard in cascade.whole.hear([pieces]))
+        found["sentence encoder"] = (perf_counter() - begun) / read
     rates = _rates(shares(guard, results))
-    return {**found, "guard": found["screen"] + sum(rate * found[name] for rate, name in zip(rates, NAMES, strict=False))}
+    return {**found, "guard": found["screen"] + sum(rate * found[name] for rate, name in zip(rates, cascade.readers, strict=True))}
 
 
 def _screen_seconds(guard: Guard, turns: Sequence[Sequence[Piece]]) -> float:

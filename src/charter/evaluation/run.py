@@ -77,6 +77,8 @@ class Results:
     sets: tuple[SetResult, ...]
     left_out: dict[str, dict[str, int]]
     """Set to reason to the number of rows that were not scored."""
+    precision: str = "float32"
+    """Of the backbone's weights."""
 
     def windowed(self, context: int) -> dict[str, int]:
         """Set to the number of its items that were longer than the context and read in overlapping windows; sets without any left out."""
@@ -112,6 +114,7 @@ def evaluate(
         raise NoData("no row of the data can be scored: kinds prompt, response and injection with labels harmful, safe or benign count")
     known = _recover(scores) if scores else {}
     left_out = {s.name: dict(s.left_out) for s in sets}
+    precision = guard.cascade.backbone.dtype
     results = []
     with numpy_alone(), _appending(scores) as file:
         for s in sets:
@@ -122,7 +125,7 @@ def evaluate(
             if scored:
                 items, outcomes = zip(*scored, strict=True)
                 results.append(SetResult(s.name, s.kind, items, outcomes))
-    return Results(guard.hash, seed, tuple(results), {name: reasons for name, reasons in left_out.items() if reasons})
+    return Results(guard.hash, seed, tuple(results), {name: reasons for name, reasons in left_out.items() if reasons}, precision)
 
 
 def _window(
@@ -130,7 +133,7 @@ def _window(
 ) -> list[tuple[Item, Outcome | None]]:
     """Outcomes of up to WINDOW items from `start`, in order; None for an item longer than can be scored."""
     items = s.items[start : start + WINDOW]
-    keys = [_key(guard.hash, s.view, item.exchange) for item in items]
+    keys = [_key(guard, s.view, item.exchange) for item in items]
     longest = guard.cascade.longest
     todo: dict[str, tuple[int, Exchange]] = {}
     for key, item in zip(keys, items, strict=True):
@@ -150,8 +153,10 @@ def _window(
     return [(item, known.get(key)) for key, item in zip(keys, items, strict=True)]
 
 
-def _key(guard_hash: str, view: View, exchange: Exchange) -> str:
-    text = json.dumps([guard_hash, view, [[t.role, t.content] for t in exchange.turns]])
+def _key(guard: Guard, view: View, exchange: Exchange) -> str:
+    precision = guard.cascade.backbone.dtype
+    who = guard.hash if precision == "float32" else f"{guard.hash}-{precision}"
+    text = json.dumps([who, view, [[t.role, t.content] for t in exchange.turns]])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

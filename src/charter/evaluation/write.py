@@ -29,6 +29,7 @@ def measure(
     replays: int = REPLAYS,
     upstream: Upstream | None = None,
     versus: Guard | None = None,
+    reader: Guard | None = None,
     command: str | None = None,
     grade: Grade | None = None,
     more: Mapping[str, Any] | None = None,
@@ -41,6 +42,7 @@ def measure(
         command: what the user typed, kept so that the run can be repeated.
         upstream: the model that the cost is held against; the embedded one where None.
         versus: another guard, which scores the same items; the two are compared.
+        reader: the guard at another precision, which scores the sets in its place; streams and seconds are measured on the guard itself.
         more: further parts of evaluation.json.
         grade: says what a truncated reply still does; see `streaming`.
         progress: called with the number of items scored since the last call.
@@ -51,7 +53,7 @@ def measure(
     Raises:
         NoData: no set has an item that can be scored.
     """
-    results = evaluate(guard, sets, seed, progress, out / "scores.jsonl")
+    results = evaluate(reader or guard, sets, seed, progress, out / "scores.jsonl")
     other = evaluate(versus, sets, seed, progress, out / "scores.jsonl") if versus else None
     timed = seconds(guard, results)
     evaluation = {
@@ -63,6 +65,7 @@ def measure(
         "cost": cost(guard, upstream, results, timed),
         "stages": stages(guard, results),
         "point": guard.point,
+        "precision": results.precision,
         "against": against(versus, results, other) if versus and other else None,
         "left_out": results.left_out,
         "windowed": results.windowed(guard.cascade.backbone.context),

@@ -56,6 +56,8 @@ def _stages(record: GuardRecord) -> list[str]:
             for view, sides in own.disagreement.items()
             for side, d in sides.items()
         ]
+    if whole := record.whole:
+        lines.append(f"A sentence encoder (`{whole.encoder}`) reads whole turns of the prompt as well; its share is {whole.mix:g}.")
     if any(view.head for view in record.views.values()):
         lines.append("A value head (the same backbone, its last blocks fine-tuned) follows on both.")
     for name, view in record.views.items():

@@ -23,7 +23,7 @@ from charter.constitution import Constitution, parse
 from charter.errors import ConstitutionError, GuardError
 from charter.guard.policy import JointJudge
 from charter.guard.record import GuardRecord, PointName, PointRecord, Thresholds
-from charter.guard.scorers import HEAD, MEMBERS, read_cascade
+from charter.guard.scorers import HEAD, MEMBERS, WHOLE, read_cascade
 from charter.guard.session import GuardSession
 from charter.guard.shipped import names, place
 from charter.guard.tokens import Part, TokenScore
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FILES = ("constitution.yaml", "probe.safetensors", "screen.safetensors", "card.md")
 KEPT = "calibration.safetensors"
-OPTIONAL = (KEPT, HEAD, MEMBERS)
-"""The dev split's scores, for `charter calibrate` alone, which older guards lack; a value head; an ensemble's members."""
+OPTIONAL = (KEPT, HEAD, MEMBERS, WHOLE)
+"""The dev split's scores, for `charter calibrate` alone, which older guards lack; a value head; an ensemble's members; what reads whole
+turns."""
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
@@ -166,7 +167,7 @@ def amend(folder: Path, out: Path, record: GuardRecord, calibration: Mapping[str
         calibration: named numpy arrays.
     """
     with _aside(out) as aside:
-        more = [name for name in (HEAD, MEMBERS) if name in record.files]
+        more = [name for name in (HEAD, MEMBERS, WHOLE) if name in record.files]
         for name in ("constitution.yaml", "probe.safetensors", "screen.safetensors", *more):
             shutil.copyfile(folder / name, aside / name)
         _fill(aside, record, {"calibration": calibration}, card)
@@ -270,6 +271,8 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
 def _check_views(path: Path, record: GuardRecord) -> None:
     if (record.ensemble is not None) != (MEMBERS in record.files):
         raise GuardError(f"{path}: {MEMBERS} and what it says of an ensemble do not go together; build the guard again")
+    if (record.whole is not None) != (WHOLE in record.files):
+        raise GuardError(f"{path}: {WHOLE} and what it says of a sentence encoder do not go together; build the guard again")
     if "prompt" not in record.views or not set(REPLY_VIEWS) & set(record.views):
         raise GuardError(f"{path}: must have the view prompt and one or both of {' and '.join(REPLY_VIEWS)}; build the guard again")
     if record.balanced and set(record.balanced.views) != set(record.views):

@@ -12,8 +12,9 @@ from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
 from charter.guard.folder import save
 from charter.guard.recalibrate import balanced, evidence, ordinary_slices
-from charter.guard.record import EnsembleRecord, GateRecord, GuardRecord, HeadRecord, SpreadRecord, ViewRecord
+from charter.guard.record import EnsembleRecord, GateRecord, GuardRecord, HeadRecord, SpreadRecord, ViewRecord, WholeRecord
 from charter.models.ensemble import Ensemble
+from charter.models.probe import Hidden
 from charter.models.trained import Gate, OperatingPoint, Trained
 from charter.records import View
 
@@ -25,7 +26,7 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         GuardError: `out` holds something that is not a guard.
         DataError: the balanced point's budget is less than the guard's own.
     """
-    cascade = trained.cascade
+    cascade, whole = trained.cascade, trained.cascade.whole
     dev = {view: point.dev for view, point in trained.points.items()}
     budgets = trained.budget, trained.near_miss_budget
     record = GuardRecord(
@@ -43,13 +44,15 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         clauses=list(cascade.clauses),
         views={view: _view(point) for view, point in trained.points.items()},
         ensemble=_ensemble(trained),
+        whole=WholeRecord(encoder=whole.encoder.name, fingerprint=whole.encoder.fingerprint, mix=whole.mix) if whole else None,
         balanced=balanced(dev, cascade.clauses, budgets, {}, ordinary_slices(constitution), trained.balanced_budget),
         n_examples=trained.n_examples,
     )
     tensors: dict[str, dict[str, Any]] = {
         stem: {
             f"{view}.{part}": values[view]
-            for view in trained.points
+            for view, point in trained.points.items()
+            if stem == "probe" or not _screen_is_silent(point)
             for part, values in (("weight", scorer.weights), ("bias", scorer.biases))
         }
         for stem, scorer in (("probe", cascade.probe), ("screen", cascade.screen))
@@ -57,13 +60,25 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
     for stem in ("probe", "screen"):  # as float16: training has rounded them
         tensors[stem] = {name: array.astype(np.float16) if name.endswith("weight") else array for name, array in tensors[stem].items()}
     for view, hidden in cascade.probe.hidden.items():
-        inner, outer = hidden.inner.astype(np.float16), hidden.outer.astype(np.float16)
-        tensors["probe"] |= {f"{view}.hidden.inner": inner, f"{view}.hidden.bias": hidden.bias, f"{view}.hidden.outer": outer}
+        tensors["probe"] |= _hidden(view, hidden)
+    if whole:
+        tensors["sentence"] = {**_hidden("prompt", whole.layer), "prompt.bias": whole.bias}
     if cascade.probe.ensemble:
         tensors["ensemble"] = {name: array for view, own in cascade.probe.ensemble.items() for name, array in _members(view, own).items()}
     tensors["calibration"] = kept(dev)
     save(out, record, constitution.source, tensors, card(record, constitution), trained.head)
     return record
+
+
+def _screen_is_silent(point: OperatingPoint) -> bool:
+    """Whether a view's screen has neither a share nor a say in when the probe is asked, so that its weights need not be kept."""
+    gate = point.gates[0]
+    return gate.mix == 1 and gate.read is None
+
+
+def _hidden(view: View, layer: Hidden) -> dict[str, Any]:
+    inner, outer = layer.inner.astype(np.float16), layer.outer.astype(np.float16)
+    return {f"{view}.hidden.inner": inner, f"{view}.hidden.bias": layer.bias, f"{view}.hidden.outer": outer}
 
 
 def _ensemble(trained: Trained) -> EnsembleRecord | None:

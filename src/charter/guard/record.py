@@ -95,6 +95,16 @@ class EnsembleRecord(_Strict):
     """Mean standard deviation of the serving members' probabilities, at the loudest window of each dev exchange."""
 
 
+class WholeRecord(_Strict):
+    """A sentence encoder's part: it reads whole turns of the prompt."""
+
+    encoder: str
+    fingerprint: str
+    """Of its weights; another model is refused."""
+    mix: float = Field(ge=0, le=1)
+    """Its share of the prompt's logit, where a turn ends."""
+
+
 class ViewRecord(Thresholds):
     """One view's scorers and its thresholds at the quiet operating point."""
 
@@ -146,6 +156,8 @@ class GuardRecord(_Strict):
     """The prompt view, and one or both of those that judge a reply."""
     ensemble: EnsembleRecord | None = None
     """None: one linear probe."""
+    whole: WholeRecord | None = None
+    """None: no sentence encoder."""
     balanced: PointRecord | None = None
     """The more sensitive operating point; older guards have none."""
     n_examples: dict[str, int]

@@ -307,13 +307,13 @@ class RemoteGuard:
         return replace(self._load, restarts=self._process.restarts if self._process else self._link.lost)
 
 
-def start(guard: Path, point: str, lookahead: int) -> ScorerProcess:
+def start(guard: Path, point: str, lookahead: int, precision: str = "float32") -> ScorerProcess:
     """A scorer's process for a guard folder.
 
     Raises:
         GuardError: the guard can't be loaded.
     """
-    wishes = json.dumps({"guard": os.fspath(guard), "point": point, "lookahead": lookahead})
+    wishes = json.dumps({"guard": os.fspath(guard), "point": point, "lookahead": lookahead, "precision": precision})
     return ScorerProcess([sys.executable, "-m", "charter.guard.scorer_process"], wishes)
 
 

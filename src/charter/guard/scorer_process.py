@@ -166,8 +166,10 @@ def load_gathered(asked: dict[str, Any]) -> GuardLike:
     """The guard that a command line names."""
     from charter.guard.folder import load
     from charter.guard.gathered import gathered
+    from charter.guard.precision import at_precision
 
-    return gathered(replace(load(Path(asked["guard"]), point=asked["point"]), lookahead=asked["lookahead"]))
+    guard = at_precision(load(Path(asked["guard"]), point=asked["point"]), asked["precision"])
+    return gathered(replace(guard, lookahead=asked["lookahead"]))
 
 
 def _end_with_parent() -> None:

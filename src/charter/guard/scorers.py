@@ -1,22 +1,24 @@
-"""The scorers in a guard's folder: probe, screen, ensemble and value head from safetensors, shapes and finiteness checked, on their backbone."""
+"""The scorers in a guard's folder, from safetensors, shapes and finiteness checked, on the models that they read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from charter.errors import BackboneError, GuardError
-from charter.guard.record import GateRecord, GuardRecord, HeadRecord, ViewRecord
+from charter.guard.record import GateRecord, GuardRecord, HeadRecord, ViewRecord, WholeRecord
 from charter.records import View
 
 if TYPE_CHECKING:
     from charter.models.cascade import Cascade
     from charter.models.probe import Hidden
+    from charter.models.whole import Whole
 
-HEAD, MEMBERS = "value_head.safetensors", "ensemble.safetensors"
+HEAD, MEMBERS, WHOLE = "value_head.safetensors", "ensemble.safetensors", "sentence.safetensors"
 """Files that a guard may lack."""
 
 
@@ -46,14 +48,39 @@ def read_cascade(folder: Path, record: GuardRecord, backbone_name: str, generate
         )
     views: dict[View, ViewRecord] = dict(record.views)
     probe = _views(folder / "probe.safetensors", views, (heads, inputs), heads)
-    screen = _views(folder / "screen.safetensors", views, (BUCKETS, heads), heads)
+    heard = [view for view, own in views.items() if own.mix < 1 or own.gate]  # a screen that has no part need not be there
+    screen = _views(folder / "screen.safetensors", heard, (BUCKETS, heads), heads)
+    for part, shape in zip(screen, ((BUCKETS, heads), (heads,)), strict=True):
+        part.update({view: np.zeros(shape, np.float32) for view in views if view not in heard})
     mix = {view: own.mix for view, own in views.items()}
     gates = {view: _threshold(own.gate) for view, own in views.items()}
-    hidden = _hidden(folder / "probe.safetensors", views, heads, inputs)
+    file = folder / "probe.safetensors"
+    hidden = {view: own for view in views if (own := _hidden(_arrays(file), file, view, heads, inputs))}
     ensemble = read_members(folder / MEMBERS, record, inputs) if record.ensemble else {}
     whole = Probe(backbone.layers, *probe, hidden, Averaging(record.window, record.ema), ensemble)
     cascade = Cascade(tuple(record.clauses), backbone, whole, Screen(*screen), mix, gates)
+    if record.whole:
+        cascade = replace(cascade, whole=_whole(folder / WHOLE, record.whole, heads))
     return _with_head(cascade, folder / HEAD, record, backbone_name) if HEAD in record.files else cascade
+
+
+def _whole(file: Path, record: WholeRecord, heads: int) -> Whole:
+    """What reads whole turns, on its sentence encoder.
+
+    Raises:
+        BackboneError: the encoder can't be loaded, or is another one than the guard was trained on.
+    """
+    from charter.models.sentence import SentenceEncoder
+    from charter.models.whole import Whole
+
+    encoder = SentenceEncoder(record.encoder)
+    if encoder.fingerprint != record.fingerprint:
+        raise BackboneError(f"{record.encoder}: is not the sentence encoder that the guard was trained on; name that one, or train again")
+    layer = _hidden(_arrays(file), file, "prompt", heads, encoder.width)
+    bias = _arrays(file).get("prompt.bias")
+    if layer is None or bias is None or bias.shape != (heads,) or not np.isfinite(bias).all():
+        raise GuardError(f"{file}: needs a hidden layer and a bias of {heads} finite numbers; train the guard again")
+    return Whole(encoder, layer, bias.astype(np.float32), record.mix)
 
 
 def _with_head(cascade: Cascade, file: Path, record: GuardRecord, backbone_name: str) -> Cascade:
@@ -72,38 +99,36 @@ def _threshold(gate: GateRecord | None) -> float:
     return -np.inf if gate is None else gate.threshold
 
 
-def _hidden(file: Path, views: Iterable[View], heads: int, inputs: int) -> dict[View, Hidden]:
-    """The probe's hidden layers, checked; empty where it is linear."""
-    from safetensors.numpy import load_file
-
+def _hidden(arrays: Mapping[str, Any], file: Path, view: View, heads: int, inputs: int) -> Hidden | None:
+    """A view's hidden layer, checked; None where there is none."""
     from charter.models.probe import Hidden
 
-    arrays = load_file(file)  # `_views` has read it before
-    found: dict[View, Hidden] = {}
-    for view in views:
-        parts = [arrays[name] for part in ("inner", "bias", "outer") if (name := f"{view}.hidden.{part}") in arrays]
-        if not parts:
-            continue
-        units = parts[1].shape[:1] if len(parts) == 3 else ()
-        if [part.shape for part in parts] != [(*units, inputs), units, (heads, *units)]:
-            raise GuardError(f"{file}: the hidden layer of {view} does not fit {inputs} inputs and {heads} heads; train the guard again")
-        with np.errstate(over="ignore"):  # what overflows is refused below
-            inner, bias, outer = (part.astype(np.float32) for part in parts)
-        if not all(np.isfinite(part).all() for part in (inner, bias, outer)):
-            raise GuardError(f"{file}: the hidden layer of {view} holds numbers that are not finite; train the guard again")
-        found[view] = Hidden(inner, bias, outer)
-    return found
+    parts = [arrays[name] for part in ("inner", "bias", "outer") if (name := f"{view}.hidden.{part}") in arrays]
+    if not parts:
+        return None
+    units = parts[1].shape[:1] if len(parts) == 3 else ()
+    if [part.shape for part in parts] != [(*units, inputs), units, (heads, *units)]:
+        raise GuardError(f"{file}: the hidden layer of {view} does not fit {inputs} inputs and {heads} heads; train the guard again")
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        inner, bias, outer = (part.astype(np.float32) for part in parts)
+    if not all(np.isfinite(part).all() for part in (inner, bias, outer)):
+        raise GuardError(f"{file}: the hidden layer of {view} holds numbers that are not finite; train the guard again")
+    return Hidden(inner, bias, outer)
 
 
-def _views(file: Path, views: Iterable[View], shape: tuple[int, int], heads: int) -> tuple[dict[View, Any], dict[View, Any]]:
-    """Weights and biases of the views as float32, checked."""
+def _arrays(file: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        arrays = load_file(file)
+        return load_file(file)
     except (SafetensorError, ValueError, KeyError) as error:
         raise GuardError(f"{file}: can't be read as safetensors ({error})") from error
+
+
+def _views(file: Path, views: Iterable[View], shape: tuple[int, int], heads: int) -> tuple[dict[View, Any], dict[View, Any]]:
+    """Weights and biases of the views as float32, checked."""
+    arrays = _arrays(file)
     weights: dict[View, Any] = {}
     biases: dict[View, Any] = {}
     for view in views:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from charter.guard.holdback import GuardLike
+from charter.guard.precision import Precision, at_precision
 from charter.guard.record import PointName
 
 Where = Literal["here", "process", "upstream"]
@@ -19,7 +20,9 @@ Opened = tuple[GuardLike, Callable[[], GuardLike]]
 """A guard, and what gives it as its folder is later on."""
 
 
-def opener(folder: Path, point: PointName, lookahead: int, where: Where, stack: ExitStack) -> Callable[[], Opened]:
+def opener(
+    folder: Path, point: PointName, lookahead: int, where: Where, stack: ExitStack, precision: Precision = "float32"
+) -> Callable[[], Opened]:
     """What opens the guard, in this process or in those that are forked from it: a scorer's process, started here and ended with the
     stack, is asked by all of them.
 
@@ -30,7 +33,7 @@ def opener(folder: Path, point: PointName, lookahead: int, where: Where, stack: 
     if where == "process":
         from charter.guard.remote import Link, RemoteGuard, start
 
-        process = start(folder, point, lookahead)
+        process = start(folder, point, lookahead, precision)
         stack.callback(process.stop)
 
         def link() -> Opened:
@@ -43,10 +46,12 @@ def opener(folder: Path, point: PointName, lookahead: int, where: Where, stack: 
         if where == "upstream":
             from charter.guard.in_process import load_in_process
 
-            return load_in_process(folder, point=point, lookahead=lookahead)
+            own = load_in_process(folder, point=point, lookahead=lookahead)
+            at_precision(own.guard, precision)
+            return own
         from charter.guard import folder as folders
         from charter.guard.gathered import gathered
 
-        return gathered(replace(folders.load(folder, point=point), lookahead=lookahead))
+        return gathered(replace(at_precision(folders.load(folder, point=point), precision), lookahead=lookahead))
 
     return lambda: (load(), load)

@@ -6,21 +6,20 @@ about 1e-4. Text from outside never becomes a control token; the marks of the ch
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from charter.errors import BackboneError
-from charter.models import llama, packed
+from charter.models import halved, llama, packed
 from charter.models.convert import embedded_folder
+from charter.models.loading import fingerprint, has_bfloat16, load
 from charter.models.reading import read
 from charter.models.segments import cut
 from charter.records import Turn
@@ -111,7 +110,7 @@ class Backbone:
         """
         self.name = name
         source = embedded_folder() if name == "embedded" else name
-        model, tokenizer = _load(source, self.generates)
+        model, tokenizer = load(source, "causal model with its output head" if self.generates else "causal model")
         self.encoder, self._tokenizer = Encoder(tokenizer), tokenizer
         body = model.base_model
         blocks = getattr(body, "layers", None)
@@ -128,7 +127,7 @@ class Backbone:
         self.plain = llama.fits(body)
         """Whether its blocks can be run by `models.llama`."""
         self._n_weights = sum(p.numel() for p in body.layers.parameters())
-        self.fingerprint = _fingerprint(body, max(self.layers))
+        self.fingerprint = fingerprint(body, max(self.layers))
         """Tells one set of weights from another: 16 hex digits, of the blocks that are read from."""
         self.streams: Callable[[], Growing] | None = None
         """How streams are opened, if not by `Stream`."""
@@ -179,8 +178,7 @@ class Backbone:
         (0.03 of 2.4 on average, 0.12 at most, over 300 texts), which a fit and a threshold don't notice, and the equality of streamed
         and batched scores would.
         """
-        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        able = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        able = has_bfloat16()
         if able:
             packed.unpack(self._body.layers)
             self._model.to(torch.bfloat16)
@@ -200,6 +198,17 @@ class Backbone:
         if not same:
             packed.unpack(self._body.layers)
         return same
+
+    def halve(self) -> bool:
+        """Round the packed weights to float16, so that steps of few tokens read half of the bytes (`models.halved`).
+
+        Returns:
+            Whether it could: after `pack`, with a torch that has the product.
+        """
+        if not (halved.able() and packed.children(self._body.layers, packed.PackedLinear)):
+            return False
+        halved.halve(self._body.layers)
+        return True
 
     def stream(self) -> Growing:
         """A new, empty stream; where `batcher.gather` was called, one that shares its forwards with others."""
@@ -223,11 +232,11 @@ class Backbone:
     def _states(self, pool: Tensor | None, **inputs: Any) -> Tensor:
         return self._run(pool, **inputs)[0]
 
-    def _run(self, pool: Tensor | None, **inputs: Any) -> tuple[Tensor, Any]:
-        """The states of one forward, and what the model itself made of it."""
+    def _run(self, pool: Tensor | None, model: Any = None, **inputs: Any) -> tuple[Tensor, Any]:
+        """The states of one forward, and what the model itself made of it; `model` is one with the same blocks."""
         with self._lock:
             self._pool = pool
-            output = self._model(**inputs)
+            output = (model or self._model)(**inputs)
             if missing := set(self.layers) - set(self._seen):
                 raise BackboneError(f"{self.name}: gives no hidden states after block {min(missing)}; choose another backbone")
             states = torch.stack([self._seen[number] for number in self.layers], dim=-2)
@@ -290,38 +299,3 @@ def _size(config: Any, name: str, model: str) -> int:
     if not isinstance(value, int) or value < 1:
         raise BackboneError(f"{model}: its configuration has no {name}, so Charter can't read its hidden states; choose another backbone")
     return value
-
-
-def _fingerprint(body: Any, deepest: int | None = None) -> str:
-    """A hash of the shape and the first numbers of every tensor up to a block: cheap, and enough to notice another model."""
-    beyond = tuple(f"layers.{number}." for number in range(deepest or len(body.layers), len(body.layers)))
-    digest = hashlib.sha256()
-    for name, tensor in body.state_dict().items():
-        if name.startswith(beyond):
-            continue
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten()[:256].numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _load(source: str, generates: bool) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    if (Path(source) / "adapter_config.json").exists():
-        # transformers would fetch and apply what that file names, by a library that a guard does not need.
-        raise BackboneError(
-            f"{source}: holds an adapter_config.json, so it is an adapter, not a model; merge it into its model and save that"
-        )
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        # A folder from a stranger runs nothing: safetensors only, and remote code refused outright (by default the user is asked).
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        kind = AutoModelForCausalLM if generates else AutoModel
-        model = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        where = "folder" if Path(source).exists() else "folder or reachable hub id"
-        raise BackboneError(f"{source}: not a {where} that transformers loads as a causal model ({reason})") from error
-    return model.eval().requires_grad_(False), tokenizer

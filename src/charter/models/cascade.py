@@ -29,6 +29,7 @@ from charter.models.segments import Segmenter
 from charter.models.stage import ALWAYS, Source, Stage, along, escalated
 from charter.models.turn import Logits, Run, TurnScorer
 from charter.models.value_head import ValueHead
+from charter.models.whole import Heard, Whole
 from charter.records import REPLY_VIEWS, Exchange, Turn, View
 
 BATCH_TOKENS = 2_048
@@ -61,7 +62,7 @@ class Scored:
     tokens: int
     """All of the conversation, marks included."""
     read: tuple[int, ...]
-    """How many of them each stage after the screen has read; what two views read counts twice."""
+    """How many of them each stage after the screen has read, and last a sentence encoder, in its own; what two views read counts twice."""
     alone: Logits | None = None
     """Of the reply, by the reply view."""
     windowed: bool = False
@@ -96,7 +97,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """The scorer of a guard: (1 - a) * screen + a * probe, with a chosen on the dev split for each view; then a value head on top."""
+    """The scorer of a guard: (1 - a) * screen + a * probe, with a chosen on the dev split for each view; then a value head on top.
+
+    Where a sentence encoder takes part, it comes last, at the end of each of the prompt's turns (`whole`).
+    """
 
     clauses: tuple[str, ...]
     backbone: Backbone
@@ -108,6 +112,8 @@ class Cascade:
     """The screen's logit from which the backbone is run at all."""
     head: Stage | None = None
     """A value head, which follows on the mix of screen and probe."""
+    whole: Whole | None = None
+    """A sentence encoder, which reads whole turns of the prompt."""
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -125,6 +131,12 @@ class Cascade:
         first = Stage(self.probe, self.backbone, self.mix, self.escalate, gradual=True)
         return (first,) if self.head is None else (first, self.head)
 
+    @property
+    def readers(self) -> dict[str, float]:
+        """What follows the screen, in order, and its FLOPs for a token that it reads (of a sentence encoder, one of its own)."""
+        found = {name: stage.flops_per_token for name, stage in zip(("probe", "value head"), self.stages, strict=False)}
+        return found | ({"sentence encoder": self.whole.flops_per_token} if self.whole else {})
+
     def with_head(self, head: ValueHead, mix: Mapping[View, float], escalate: Mapping[View, float]) -> Cascade:
         """The same with a value head on top."""
         return replace(self, head=Stage(head, head.backbone, mix, escalate, gradual=False))
@@ -135,14 +147,20 @@ class Cascade:
         return replace(self, escalate=always, head=self.head and replace(self.head, escalate=always))
 
     def hurry(self) -> None:
-        """`Backbone.hurry` for every stage. For training only."""
+        """`Backbone.hurry` for every stage, and the sentence encoder likewise. For training only."""
         for stage in self.stages:
             stage.backbone.hurry()
+        if self.whole:
+            self.whole.encoder.hurry()
 
     def pack(self) -> None:
         """`Backbone.pack` for every stage."""
         for stage in self.stages:
             stage.backbone.pack()
+
+    def hear(self, turns: Sequence[Sequence[Piece]]) -> list[Heard] | list[None]:
+        """What the sentence encoder makes of the prompt's turns; None for each where there is no such."""
+        return self.whole.hear(turns) if self.whole else [None] * len(turns)
 
     def open(self, turns: Sequence[Turn]) -> Session:
         """A session on a conversation; its `opening` holds the scores of all its turns."""
@@ -188,7 +206,18 @@ class Cascade:
                 for scorer, run in lane:
                     scorer.go_on(number, run, source)
                 read[row] += (lengths[row],)
+        if self.whole:
+            self._end(self.whole, lanes, read)
         return read
+
+    def _end(self, whole: Whole, lanes: Sequence[Lane], read: list[tuple[int, ...]]) -> None:
+        """End the prompt's turns in place, and count what the encoder has read for each sequence."""
+        turns = [(row, run) for row, lane in enumerate(lanes) for _, run in lane if run.view == "prompt"]
+        counts = [0] * len(lanes)
+        for (row, run), heard in zip(turns, whole.hear([run.pieces for _, run in turns]), strict=True):
+            run.end(heard, whole.mix)
+            counts[row] += heard.read
+        read[:] = [(*own, n) for own, n in zip(read, counts, strict=True)]
 
     def _scored(self, member: Member, read: tuple[int, ...]) -> Scored:
         none = np.empty((0, 1 + len(self.clauses)), np.float32)
@@ -247,14 +276,17 @@ class Session:
         self.tokens = 0
         """All of the conversation so far, marks included."""
         self.opening: list[Score] = []
-        for turn in turns:
-            self.opening += self._feed({"prompt": TurnScorer(cascade, "prompt")}, self._encoder.turn(turn))
+        pieces = [self._encoder.turn(turn) for turn in turns]
+        heard = cascade.hear(pieces)
+        for own, whole in zip(pieces, heard, strict=True):
+            self.opening += self._feed({"prompt": TurnScorer(cascade, "prompt")}, own, whole)
+        self._heard = tuple([sum(one.read for one in heard if one)] if cascade.whole else [])
         self._replies: dict[View, TurnScorer] = {}
 
     @property
     def read(self) -> tuple[int, ...]:
-        """How many tokens each stage after the screen has read; what two views read counts twice."""
-        return tuple(first.read + second.read for first, second in zip(self._sources, self._alone, strict=True))
+        """How many tokens each stage after the screen has read, and last a sentence encoder; what two views read counts twice."""
+        return (*(first.read + second.read for first, second in zip(self._sources, self._alone, strict=True)), *self._heard)
 
     @property
     def held(self) -> str:
@@ -290,8 +322,8 @@ class Session:
             pieces = [self._encoder.opening("assistant"), *pieces]
         return self._feed(self._replies, pieces)
 
-    def _feed(self, scorers: Mapping[View, TurnScorer], pieces: list[Piece]) -> list[Score]:
-        z = {view: scorer.feed(pieces, self._alone if view == "reply" else self._sources) for view, scorer in scorers.items()}
+    def _feed(self, scorers: Mapping[View, TurnScorer], pieces: list[Piece], heard: Heard | None = None) -> list[Score]:
+        z = {view: scorer.feed(pieces, self._alone if view == "reply" else self._sources, heard) for view, scorer in scorers.items()}
         self.tokens += sum(len(p.ids) for p in pieces)
         texts = [t for p in pieces if p.text is not None for t in self._encoder.texts(p)]
         return [Score(text, {view: own[n] for view, own in z.items()}) for n, text in enumerate(texts)]

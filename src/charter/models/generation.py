@@ -4,11 +4,13 @@
     for token in generation.tokens(sampling): ...    # text and states, token by token
 
 The state of a token stands in the forward that predicts the one after it. So a token is given one step after it was drawn, and
-the last one costs a step of its own, together with the mark that ends the turn: no token goes without a state.
+the last one costs a step of its own, together with the mark that ends the turn: no token goes without a state. Nothing follows on that
+step, so it ends with the deepest block that is read.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +63,9 @@ class Generator(Backbone):
             BackboneError: also where the model has no chat template.
         """
         super().__init__(name, layers)
+        self.shallow = copy.copy(self._body)
+        """The model up to the deepest block that is read, without its output head; the blocks are the same."""
+        self.shallow._modules = {**self._body._modules, "layers": self._body.layers[: max(self.layers)]}
         self.chat = ChatFormat(self._tokenizer, self.encoder)
 
     def start(self, turns: Sequence[Turn]) -> Generation:
@@ -100,24 +105,31 @@ class Generation:
         """Draw the reply. Closing the iterator ends it: nothing is computed ahead."""
         rng = torch.Generator().manual_seed(sampling.seed) if sampling.seed is not None else None
         chat, text = self._generator.chat, _Text(Speech(self._generator.chat), sampling.stop)
-        for left in range(min(sampling.max_tokens, self._room), -1, -1):
-            number = draw(self._logits, sampling, rng) if left else None
-            self.drawn += number is not None
-            if number is None or number in chat.stops:
-                self.finish = "length" if number is None else "stop"
-                yield self._end((number,) if number is not None else chat.ending, text.flush())
+        for left in range(min(sampling.max_tokens, self._room), 0, -1):
+            number = draw(self._logits, sampling, rng)
+            self.drawn += 1
+            if number in chat.stops:
+                self.finish = "stop"
+                yield Token(number, text.flush(), self._close([number])[-1], ends=True)
                 return
             said = text.push(number)
-            if text.stopped:
-                self.finish = "stop"
-                states = self._feed([number, *chat.ending])
+            if text.stopped or left == 1:
+                rest = text.flush()
+                self.finish = "stop" if text.stopped else "length"
+                states = self._close([number, *chat.ending])
                 yield Token(number, said, states[0])
-                yield Token(chat.ending[-1], "", states[-1], ends=True)
+                yield Token(chat.ending[-1], rest, states[-1], ends=True)
                 return
             yield Token(number, said, self._feed([number])[0])
+        self.finish = "length"  # no room for a single token
+        yield Token(chat.ending[-1], "", self._close(chat.ending)[-1], ends=True)
 
-    def _end(self, mark: tuple[int, ...], rest: str) -> Token:
-        return Token(mark[-1], rest, self._feed(mark)[-1], ends=True)
+    @torch.inference_mode()
+    def _close(self, ids: Sequence[int]) -> Tensor:
+        """Append the last tokens; returns their states. What would follow is not asked."""
+        closing = torch.tensor([list(ids)], dtype=torch.long)
+        states, _ = self._generator._run(None, self._generator.shallow, input_ids=closing, past_key_values=self._cache, use_cache=True)
+        return states[0]
 
     @torch.inference_mode()
     def _feed(self, ids: Sequence[int]) -> Tensor:
@@ -140,17 +152,21 @@ class _Text:
         self.stopped = False
 
     def push(self, number: int) -> str:
-        text = self._kept + self._speech.push(number)
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
-            self.stopped, self._kept = True, ""
-            return text[: min(found)]
-        longest = max((n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+        text = self._cut(self._kept + self._speech.push(number))
+        begun = (n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n]))
+        longest = 0 if self.stopped else max(begun, default=0)
         self._kept = text[len(text) - longest :]
         return text[: len(text) - longest]
 
     def flush(self) -> str:
-        return self._kept + self._speech.flush()
+        """The last token has come; the rest."""
+        return "" if self.stopped else self._cut(self._kept + self._speech.flush())
+
+    def _cut(self, text: str) -> str:
+        """Up to the first stop."""
+        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        self.stopped = bool(found)
+        return text[: min(found)] if found else text
 
 
 def draw(logits: Tensor, sampling: Sampling, rng: torch.Generator | None = None) -> int:

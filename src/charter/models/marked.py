@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charter.errors import BackboneError, GuardError
-from charter.models.backbone import _fingerprint
 from charter.models.chat_format import Speech
 from charter.models.generation import Generation, Generator, Sampling
+from charter.models.loading import fingerprint
 from charter.models.refusal_tokens import ROWS, RefusalTokens, Rule, category, probabilities
 from charter.records import Turn
 
@@ -64,7 +64,7 @@ class Marked(Generator):
         tokens.merge(dict(self._body.named_parameters()))
         self.vocabulary = int(self._model.get_input_embeddings().num_embeddings)
         _extend(self._model, tokens.tensors[ROWS].float())
-        self.fingerprint = _fingerprint(self._body)
+        self.fingerprint = fingerprint(self._body)
 
     def start(self, turns: Sequence[Turn], rule: Rule | None = None) -> MarkedGeneration:
         """Read a conversation and begin its reply by a rule; by default the model's own choice of mark.

@@ -45,16 +45,17 @@ def able() -> bool:
 @torch.inference_mode()
 def pack(module: Module) -> None:
     """Replace the linear layers of a module whose weights are float32 on the processor."""
-    for parent, name, layer in _children(module, Linear):
+    for parent, name, layer in children(module, Linear):
         if type(layer) is Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu":
             setattr(parent, name, PackedLinear(layer))
 
 
 def unpack(module: Module) -> None:
     """Put the linear layers back."""
-    for parent, name, layer in _children(module, PackedLinear):
+    for parent, name, layer in children(module, PackedLinear):
         setattr(parent, name, layer.unpacked())
 
 
-def _children(module: Module, kind: type[Any]) -> list[tuple[Module, str, Any]]:
+def children(module: Module, kind: type[Any]) -> list[tuple[Module, str, Any]]:
+    """The layers of a kind, with the modules that hold them and their names there."""
     return [(parent, name, child) for parent in module.modules() for name, child in parent.named_children() if isinstance(child, kind)]

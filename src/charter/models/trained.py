@@ -36,6 +36,8 @@ class OperatingPoint:
     calibration: Calibration
     dev: DevScores = field(compare=False, repr=False)
     """The dev split's scores as they are served, from which the thresholds can be moved later."""
+    whole: float | None = None
+    """The sentence encoder's share, where there is one and the view is the prompt's."""
 
 
 @dataclass(frozen=True, slots=True)

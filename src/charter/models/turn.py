@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.models.backbone import Piece
-from charter.models.stage import Source, StageTurn, mixed, out_of_the_prior
+from charter.models.stage import PRIOR, Source, StageTurn, mixed, out_of_the_prior
+from charter.models.whole import Heard, joined
 from charter.records import View
 
 if TYPE_CHECKING:
@@ -30,7 +31,14 @@ class Run:
     z: Logits
     """Logits [tokens, heads] so far."""
     apart: list[Logits]
-    """Logits of each stage by itself, the screen's first."""
+    """Logits of each stage by itself, the screen's first; last those of the whole turn, where it is read."""
+
+    def end(self, heard: Heard, share: float) -> None:
+        """The part of what has read the whole turn."""
+        own = np.full_like(self.z, PRIOR)
+        own[-1:] = heard.z
+        self.z = joined(self.z, heard.z, share)
+        self.apart.append(own)
 
 
 class TurnScorer:
@@ -43,14 +51,23 @@ class TurnScorer:
         self._view = view
         self._screen = cascade.screen.turn(view)
         self._stages = [StageTurn(stage, view) for stage in cascade.stages]
+        self._whole = cascade.whole
         self._window = cascade.probe.averaging.window
         self._read = 0
 
-    def feed(self, pieces: Sequence[Piece], sources: Sequence[Source]) -> Logits:
-        """Logits [tokens, heads] of the scored tokens among the pieces' (marks that open a turn have none); a source for each stage."""
+    def feed(self, pieces: Sequence[Piece], sources: Sequence[Source], heard: Heard | None = None) -> Logits:
+        """Logits [tokens, heads] of the scored tokens among the pieces' (marks that open a turn have none).
+
+        Args:
+            sources: one for each stage.
+            heard: what has been made of the turn as a whole, if that is read and this is all of it.
+        """
         run = self.start(pieces)
         for number, source in enumerate(sources):
             self.go_on(number, run, source)
+        if heard:
+            assert self._whole is not None
+            run.end(heard, self._whole.mix)
         return run.z
 
     def start(self, pieces: Sequence[Piece]) -> Run:

@@ -22,6 +22,7 @@ from charter.models.chat_format import Aligned
 from charter.models.generation import Generation, Generator, Sampling, Token
 from charter.models.stage import Source, along
 from charter.models.turn import TurnScorer
+from charter.models.whole import Heard
 from charter.records import Turn, View
 
 
@@ -44,10 +45,11 @@ class UpstreamSession:
         self._cascade, self._turns = cascade, turns
         self.generation: Generation = cascade.backbone.start(turns)
         self.opening: list[Score] = []
-        for pieces, states in self.generation.turns:
+        spoken = list(self.generation.turns)
+        for (pieces, states), heard in zip(spoken, cascade.hear([pieces for pieces, _ in spoken]), strict=True):
             texts = [text for p in pieces if p.text is not None for text in [*[""] * (len(p.ids) - 1), p.text][: len(p.ids)]]
             source = Source(along(states), cascade.backbone.context)
-            self.opening += _scores("prompt", TurnScorer(cascade, "prompt"), pieces, source, texts)
+            self.opening += _scores("prompt", TurnScorer(cascade, "prompt"), pieces, source, texts, heard)
         self._scorer = TurnScorer(cascade, "exchange")
         self._states: list[Tensor] = []
         self._source = Source(self._unread, cascade.backbone.context)
@@ -130,6 +132,8 @@ class UpstreamSession:
         return _scores("exchange", self._scorer, pieces, self._source, [text for text, _ in told])
 
 
-def _scores(view: View, scorer: TurnScorer, pieces: Sequence[Piece], source: Source, texts: Sequence[str]) -> list[Score]:
+def _scores(
+    view: View, scorer: TurnScorer, pieces: Sequence[Piece], source: Source, texts: Sequence[str], heard: Heard | None = None
+) -> list[Score]:
     """Scores of the tokens of pieces that are scored, with their texts; `source` has the states of all that the pieces hold."""
-    return [Score(text, {view: z}) for text, z in zip(texts, scorer.feed(pieces, [source]), strict=True)]
+    return [Score(text, {view: z}) for text, z in zip(texts, scorer.feed(pieces, [source], heard), strict=True)]

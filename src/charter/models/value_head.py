@@ -25,7 +25,8 @@ from torch import Tensor
 
 from charter.errors import BackboneError, GuardError
 from charter.models import llama
-from charter.models.backbone import Backbone, _fingerprint
+from charter.models.backbone import Backbone
+from charter.models.loading import fingerprint
 from charter.records import View
 
 KEY = "charter"
@@ -146,7 +147,7 @@ class FinalBackbone(Backbone):
                         raise GuardError(f"value head: {name} reads {tensor.shape[1]} units, the backbone has {self.width}; train it again")
                     continue
                 _add(name, tensor, tuned, parameters)
-        self.fingerprint = _fingerprint(self._model)
+        self.fingerprint = fingerprint(self._model)
 
     @torch.inference_mode()
     def side_by_side(self, ids: Tensor, positions: Tensor, attend: llama.Attend) -> Tensor:

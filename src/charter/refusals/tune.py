@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from charter.errors import BackboneError, DataError
 from charter.models.generation import Generator
+from charter.models.loading import has_bfloat16
 from charter.models.refusal_tokens import ROWS, RefusalTokens, TokensRecord
 from charter.refusals.tokens import Row
 from charter.training.adapters import ALPHA, adapters
@@ -95,8 +96,7 @@ class _Trainer:
         self._factors = {name: factor for own in found.values() for name, factor in own.items()}
         self._whole = blocks == depth
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        self._half = self._device.type == "cuda" or bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        self._half = self._device.type == "cuda" or has_bfloat16()
 
     def encode(self, row: Row) -> tuple[list[int], int]:
         """Ids of the prompt, the mark and the reply with the mark that ends it; and where the reply's mark stands."""

@@ -20,6 +20,7 @@ from charter.models.recalibrate import DevScores
 from charter.models.screen import Screen
 from charter.models.stage import PRIOR, Reader, escalated, mixed
 from charter.models.trained import Gate
+from charter.models.whole import joined
 from charter.records import View
 from charter.statistics import Interval, absent, ratio
 from charter.training.table import Table, tables, training_rows
@@ -28,7 +29,10 @@ Progress = Callable[[str, int, int], None]
 
 
 class DevLogits:
-    """Every stage's logits of a dev table's scored tokens, float32 on disk: [tokens, 1 + stages, heads], turn by turn."""
+    """Every stage's logits of a dev table's scored tokens, float32 on disk: [tokens, 1 + stages, heads], turn by turn.
+
+    Of the prompt view, a sentence encoder's come last, if there is one.
+    """
 
     def __init__(self, cascade: Cascade, dev: Table, folder: Path, progress: Progress) -> None:
         """Let every stage read the whole table once; or take up what the same scorers have left in the folder: half of a build.
@@ -40,7 +44,8 @@ class DevLogits:
         name = f"dev-{_digest(cascade, dev)}"
         logits, turns = folder / f"{name}.f32", folder / f"{name}.npy"
         found = _turns(turns)
-        stages = 1 + len(cascade.stages), 1 + len(cascade.clauses)
+        last = cascade.whole is not None and dev.view == "prompt"
+        stages = 1 + len(cascade.stages) + last, 1 + len(cascade.clauses)
         if found is None or not logits.is_file() or logits.stat().st_size != 4 * int(found[:, 1].sum()) * stages[0] * stages[1]:
             folder.mkdir(parents=True, exist_ok=True)
             found = _write(cascade, dev, logits, turns, progress)
@@ -49,21 +54,25 @@ class DevLogits:
         np.maximum.at(self._lengths, found[:, 0], found[:, 3])
         self._logits = np.memmap(logits, np.float32, "r", shape=(int(found[:, 1].sum()), *stages))
 
-    def scores(self, gates: Sequence[Gate]) -> DevScores:
-        """Running maxima of all heads, with the table's labels and slices; a gate for each of the first stages, the rest left out."""
-        return dev_scores(self.dev, self.peaks(gates), self.clauses)
+    def scores(self, gates: Sequence[Gate], whole: float | None = None) -> DevScores:
+        """Running maxima of all heads, with the table's labels and slices; a gate for each of the first stages, the rest left out.
 
-    def peaks(self, gates: Sequence[Gate], heads: int | None = None) -> NDArray[np.float32]:
+        Args:
+            whole: the sentence encoder's share; None leaves it out.
+        """
+        return dev_scores(self.dev, self.peaks(gates, whole=whole), self.clauses)
+
+    def peaks(self, gates: Sequence[Gate], heads: int | None = None, whole: float | None = None) -> NDArray[np.float32]:
         """Highest logit of each exchange: [exchanges, heads], of the first `heads` where a number is given."""
         out = np.full((len(self._lengths), self._logits.shape[2] if heads is None else heads), -np.inf, np.float32)
-        for row, _, z, _ in self._passed(gates, heads):
-            out[row] = np.maximum(out[row], z.max(0))
+        for row, _, z, last, _ in self._passed(gates, heads):
+            out[row] = np.maximum(out[row], (z if whole is None else joined(z, last, whole)).max(0))
         return out
 
     def read(self, gates: Sequence[Gate]) -> Interval:
         """Share of the tokens of ordinary harmless exchanges that the last of these stages reads, with its interval over exchanges."""
         read = np.zeros(len(self._lengths), np.int64)
-        for row, end, _, asked in self._passed(gates, 1):
+        for row, end, _, _, asked in self._passed(gates, 1):
             if asked:
                 read[row] = end
         rows = self.ordinary
@@ -75,8 +84,11 @@ class DevLogits:
         near = [name.startswith(NEAR_MISS) and name not in self.dev.ordinary for name in self.dev.slices]
         return np.asarray((self.dev.labels[:, 0] < 0.5) & ~np.array(near, bool))
 
-    def _passed(self, gates: Sequence[Gate], heads: int | None) -> Iterator[tuple[int, int, NDArray[np.float32], bool]]:
-        """Each turn's row and end, its logits after these stages, and whether the last of them was asked."""
+    def _passed(
+        self, gates: Sequence[Gate], heads: int | None
+    ) -> Iterator[tuple[int, int, NDArray[np.float32], NDArray[np.float32], bool]]:
+        """Each turn's row and end, its logits after these stages, what the last reader of all makes of its end, and whether the last of
+        these stages was asked."""
         start = 0
         for row, tokens, end, _ in self._turns.tolist():
             apart = np.asarray(self._logits[start : start + tokens, :, :heads])
@@ -84,7 +96,7 @@ class DevLogits:
             for number, gate in enumerate(gates, 1):
                 asked = escalated(z, gate.threshold)
                 z = mixed(z, np.where(asked[:, None], apart[:, number], np.float32(PRIOR)), gate.mix)
-            yield row, end, z, bool(asked.any())
+            yield row, end, z, apart[-1, -1], bool(asked.any())
             start += tokens
 
 
@@ -135,6 +147,9 @@ def _digest(cascade: Cascade, dev: Table) -> str:
         sha.update(hidden.inner.tobytes() + hidden.bias.tobytes() + hidden.outer.tobytes())
     if ensemble := cascade.probe.ensemble.get(view):
         sha.update(ensemble.serving.weights.tobytes() + ensemble.serving.biases.tobytes())
+    if (whole := cascade.whole) and view == "prompt":
+        sha.update(whole.encoder.fingerprint.encode() + whole.bias.tobytes())
+        sha.update(whole.layer.inner.tobytes() + whole.layer.bias.tobytes() + whole.layer.outer.tobytes())
     for exchange in dev.exchanges:
         sha.update(repr(exchange.turns).encode())
     return sha.hexdigest()[:16]

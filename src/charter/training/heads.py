@@ -58,7 +58,12 @@ def fit_heads(windows: Windows, table: Table, fit: Fit, progress: Progress) -> V
     layer = None
     if fit.units:
         layer = fit_hidden(
-            windows, table.labels, fit.columns, fit.seed, fit.units, lambda done, of: progress(f"hidden layer, {view} view", done, of)
+            windows,
+            table.labels,
+            fit.columns,
+            fit.seed,
+            fit.units,
+            progress=lambda done, of: progress(f"hidden layer, {view} view", done, of),
         )
     recipe = Recipe(fit.loss)
     if not fit.serving:

@@ -24,7 +24,7 @@ DROPOUT = 0.5
 """Of units; of inputs half as much. 0.7 and more epochs changed nothing beyond noise (docs/decisions/009)."""
 EPOCHS = 6
 LEAST_STEPS = 300
-"""Small data get more epochs."""
+"""In small data too."""
 BATCH = 128
 LINEAR_SHARE = 1 / 3
 """Of the linear probe in the mean. It ranks plain requests better than the layer alone, and unreadable text worse."""
@@ -38,6 +38,7 @@ def fit_hidden(
     columns: NDArray[np.int64],
     seed: int,
     units: int = UNITS,
+    epochs: int = EPOCHS,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[Hidden, NDArray[np.float32]]:
     """The layer for raw, unstandardised inputs, and the bias [heads] that goes with it. The same seed gives the same weights.
@@ -45,12 +46,13 @@ def fit_hidden(
     Args:
         labels: [exchanges, heads], 0 or 1.
         columns: the inputs to use.
+        epochs: passes over the exchanges; small data get more.
         progress: called with the steps done and the steps there are.
     """
     mean, scale = moments(windows, columns)
     n, heads = labels.shape
     steps_an_epoch = -(-n // BATCH)
-    steps = steps_an_epoch * max(EPOCHS, -(-LEAST_STEPS // steps_an_epoch))
+    steps = steps_an_epoch * max(epochs, -(-LEAST_STEPS // steps_an_epoch))
     y, rng = torch.from_numpy(labels), np.random.default_rng(seed)
     order = np.argsort(windows.owner, kind="stable")
     starts = np.searchsorted(windows.owner[order], np.arange(n + 1))

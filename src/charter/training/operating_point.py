@@ -24,6 +24,8 @@ from charter.training.table import Table
 
 MIXES = tuple(np.round(np.arange(0.3, 1.01, 0.1), 1).tolist())
 """Shares of a stage that are tried."""
+WHOLES = tuple(np.round(np.arange(0.1, 0.91, 0.1), 1).tolist())
+"""Shares of a sentence encoder that are tried."""
 ESCALATED = tuple(np.geomspace(0.8, 0.001, 24).tolist())
 """Shares of ordinary dev exchanges at which an escalation threshold is tried."""
 CLEAR = 1e-3
@@ -55,8 +57,8 @@ def operating_point(
     logits = DevLogits(cascade, dev, cache, progress)
     restricted = dev.labels[:, 0] > 0.5
 
-    def calibrated(gates: Sequence[Gate]) -> tuple[DevScores, Point]:
-        scores = logits.scores(gates)
+    def calibrated(gates: Sequence[Gate], whole: float | None = None) -> tuple[DevScores, Point]:
+        scores = logits.scores(gates, whole)
         return scores, point(scores, budget, near_miss_budget, {}, dev.ordinary)
 
     gates: list[Gate] = []
@@ -64,8 +66,11 @@ def operating_point(
         tries = [Gate(mix) for mix in MIXES]
         gate = max(tries, key=lambda gate: auroc(restricted, logits.peaks([*gates, gate], 1)[:, 0]))
         gates.append(_escalating(logits, gates, gate, calibrated) if number in gated else gate)
-    scores, chosen = calibrated(gates)
-    return OperatingPoint(tuple(gates), chosen.temperature, chosen.offset, chosen.calibration, scores)
+    whole = None
+    if cascade.whole and view == "prompt":
+        whole = max(WHOLES, key=lambda share: auroc(restricted, logits.peaks(gates, 1, share)[:, 0]))
+    scores, chosen = calibrated(gates, whole)
+    return OperatingPoint(tuple(gates), chosen.temperature, chosen.offset, chosen.calibration, scores, whole)
 
 
 def tried(ordinary: NDArray[np.float32]) -> list[float]:

