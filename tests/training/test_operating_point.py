@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import hearing
 import numpy as np
 import pytest
 from heads import random_change
@@ -14,11 +15,12 @@ from charter.models.probe import Probe
 from charter.models.recalibrate import point, recall
 from charter.models.screen import BUCKETS, Screen, features
 from charter.models.stage import ALWAYS
-from charter.models.trained import Gate
+from charter.models.trained import Gate, Listening
 from charter.models.value_head import ValueHead
 from charter.records import Exchange, Turn, View
+from charter.statistics import auroc
 from charter.training.dev_scores import DevLogits
-from charter.training.operating_point import LOSS, MIXES, operating_point, tried
+from charter.training.operating_point import LOSS, MIXES, WHOLES, operating_point, tried
 from charter.training.table import Table
 
 VIEWS: tuple[View, ...] = ("prompt", "exchange")
@@ -94,6 +96,36 @@ def test_the_threshold_is_the_highest_tried_that_keeps_the_recall(cascade: Casca
     np.testing.assert_array_equal(chosen.dev.logits, logits.scores(chosen.gates).logits)
     again = point(chosen.dev, *BUDGETS, {})
     assert (again.temperature, again.offset, again.calibration) == (chosen.temperature, chosen.offset, chosen.calibration)
+
+
+@pytest.mark.parametrize("gated", [set(), {0}])
+def test_with_a_sentence_encoder_the_first_impression_is_the_gate(
+    cascade: Cascade, tiny_bert: str, gated: set[int], tmp_path: Path
+) -> None:
+    table = dev("lock lock")
+    own = hearing.listening(replace(cascade, head=None), tiny_bert)
+    assert own.whole is not None
+    chosen = operating_point(own, table, "prompt", *BUDGETS, gated, tmp_path, lambda *_: None)
+    (gate,), whole = chosen.gates, chosen.whole
+    assert whole is not None
+    logits = DevLogits(own, table, tmp_path, lambda *_: None)
+    truth = table.labels[:, 0] > 0.5
+    assert auroc(truth, logits.peaks([Gate(gate.mix)], 1, Listening(whole.mix))[:, 0]) == max(
+        auroc(truth, logits.peaks([Gate(gate.mix)], 1, Listening(share))[:, 0]) for share in WHOLES
+    )
+    if gated:
+        assert gate.threshold in tried(logits.impressions(whole)[logits.ordinary])
+        assert gate.read == logits.read([gate], whole)
+        assert 0 <= gate.read.value < 1
+        assert (whole.read is None) == (whole.threshold == ALWAYS)
+        assert whole.read in (None, logits.heard(whole))
+    else:
+        assert (gate.threshold, whole.threshold) == (ALWAYS, ALWAYS)
+    served = replace(
+        own, mix=dict.fromkeys(VIEWS, gate.mix), escalate=dict.fromkeys(VIEWS, gate.threshold),
+        whole=replace(own.whole, mix=whole.mix, lead=whole.lead, escalate=whole.threshold),
+    )  # fmt: skip
+    np.testing.assert_allclose(chosen.dev.logits, [s.prompt.max(0) for s in served.batch(table.exchanges)], atol=1e-3)
 
 
 def test_the_dev_scores_are_those_of_the_cascade_as_it_is_served(cascade: Cascade, tmp_path: Path) -> None:
