@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hearing
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,3 +138,19 @@ def test_a_reply_from_elsewhere_gets_the_guards_own_pass(cascade: Cascade) -> No
     for one, other in zip(ours, theirs, strict=True):
         assert one.text == other.text
         np.testing.assert_allclose(one.z, other.z, atol=1e-4)
+
+
+def test_a_sentence_encoder_weighs_the_prompt_here_too(cascade: Cascade, tiny_bert: str) -> None:
+    """What it makes of a turn comes from the text alone, so it is the same as in the guard's own pass."""
+    heard = hearing.listening(cascade, tiny_bert, 0.4)
+    without, found = UpstreamSession(cascade, PROMPT).opening, UpstreamSession(heard, PROMPT).opening
+    assert [s.text for s in found] == [s.text for s in without]
+    np.testing.assert_allclose([s.z for s in found[:3]], 0.6 * np.array([s.z for s in without[:3]]) + 0.4 * PRIOR, atol=1e-3)
+    e = (Session(heard, PROMPT).opening[-1].z - 0.6 * _loudest(Session(cascade, PROMPT).opening)) / 0.4
+    np.testing.assert_allclose(found[-1].z, 0.6 * _loudest(without) + 0.4 * e, atol=2e-2)
+
+
+def _loudest(scores: list[Score]) -> Any:
+    """Highest logits of the last turn's tokens: those after the mark that ends the one before."""
+    ends = [n for n, score in enumerate(scores[:-1]) if score.text == ""]
+    return np.max([s.z for s in scores[ends[-1] + 1 :]], 0)
