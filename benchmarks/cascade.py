@@ -51,7 +51,7 @@ from charter.training.table import Table
 BENIGN = ("mmlu_other", "gsm8k_test", "mt_bench", "self_instruct_user", "arena_hard", "wildchat_benign")
 SHARES = (0.8, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 """Of ordinary texts that reach the escalation threshold."""
-HEARD = ((0.5, 0.05), (0.35, 0.04), (0.35, 0.02), (0.25, 0.02))
+HEARD = ((0.5, 0.05), (0.35, 0.02), (0.25, 0.02), (0.25, 0.01), (0.2, 0.01))
 """Of ordinary texts that the sentence encoder reads, and of those that the backbone reads."""
 Scores = NDArray[np.float64]
 
