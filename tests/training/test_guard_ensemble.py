@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gardens import TEXT, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -20,7 +19,7 @@ from scipy.special import expit, logit
 from typer.testing import CliRunner
 
 from charter.cli import app
-from charter.constitution import Constitution, parse
+from charter.constitution import Constitution
 from charter.errors import DataError, GuardError
 from charter.guard.folder import Guard, load
 from charter.guard.pack import pack
@@ -28,23 +27,11 @@ from charter.guard.recalibrate import recalibrate
 from charter.guard.scorers import MEMBERS
 from charter.models.ensemble import disagreement, log_mean_probability, mean_logit
 from charter.models.members import disagreements, member_logits
-from charter.records import Exchange, Turn, write_examples
+from charter.records import Exchange, Turn
 from charter.training.train import Options, check_members, train
 
 ASKED = [Exchange(str(n), (Turn("user", f"Could you talk about feeding {flower}?"),)) for n, flower in enumerate(("tulips", "roses"))]
 TALK = Exchange("talk", (Turn("user", "Hm?"), Turn("assistant", "Gladly: the soil of tulips is a matter of patience.")))
-
-
-@pytest.fixture(scope="module")
-def constitution() -> Constitution:
-    return parse(TEXT, "gardens.yaml")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, constitution: Constitution) -> Path:
-    folder = tmp_path_factory.mktemp("gardens")
-    write_examples(folder / "examples.parquet", rows(constitution))
-    return folder
 
 
 @pytest.fixture(scope="module", params=[0, 3], ids=["linear", "with a hidden layer"])

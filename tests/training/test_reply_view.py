@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gardens import TEXT, rows
+from gardens import rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charter.constitution import Constitution, parse
+from charter.constitution import Constitution
 from charter.errors import BackboneError, DataError, GuardError
 from charter.evaluation.datasets import Item, Set
 from charter.evaluation.metrics import of_set
@@ -23,7 +23,7 @@ from charter.evaluation.streaming import Drawn, streaming
 from charter.guard.folder import Guard, load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
-from charter.records import Exchange, Turn, View, write_examples
+from charter.records import Exchange, Turn, View
 from charter.training.dev_scores import score_dev
 from charter.training.table import tables
 from charter.training.train import Options, check_views, train
@@ -32,18 +32,6 @@ Chunker = Callable[[st.DataObject, str], list[str]]
 BOTH: tuple[View, ...] = ("prompt", "exchange", "reply")
 ALONE: tuple[View, ...] = ("prompt", "reply")
 REPLY = "Gladly: watering of tulips is a matter of patience; dig 😀 deep, naïvely, by 日本語 rules."
-
-
-@pytest.fixture(scope="module")
-def constitution() -> Constitution:
-    return parse(TEXT, "gardens.yaml")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, constitution: Constitution) -> Path:
-    folder = tmp_path_factory.mktemp("gardens")
-    write_examples(folder / "examples.parquet", rows(constitution))
-    return folder
 
 
 @pytest.fixture(scope="module", params=[BOTH, ALONE], ids="+".join)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gardens import TEXT, rows
 
 from charter.cli.training import numbers
-from charter.constitution import Constitution, parse
+from charter.constitution import Constitution
 from charter.errors import DataError
 from charter.guard.calibration import read
 from charter.guard.folder import load
@@ -22,18 +21,6 @@ from charter.records import Exchange, Turn, read_examples, write_examples
 from charter.training.dev_scores import score_dev
 from charter.training.train import Options, train
 from charter.training.value_head import Options as HeadOptions
-
-
-@pytest.fixture(scope="module")
-def constitution() -> Constitution:
-    return parse(TEXT, "gardens.yaml")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, constitution: Constitution) -> Path:
-    folder = tmp_path_factory.mktemp("gardens")
-    write_examples(folder / "examples.parquet", rows(constitution))
-    return folder
 
 
 @pytest.fixture(scope="module")

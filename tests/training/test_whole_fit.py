@@ -11,35 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gardens import TEXT, rows
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from charter.cli import app
-from charter.constitution import Constitution, parse
+from charter.constitution import Constitution
 from charter.errors import BackboneError, CharterError, GuardError
 from charter.guard.folder import load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
 from charter.guard.scorers import WHOLE
 from charter.models.trained import Trained
-from charter.records import Exchange, Turn, read_examples, write_examples, write_text
+from charter.records import Exchange, Turn, read_examples
 from charter.statistics import auroc
 from charter.training.dev_scores import score_dev
 from charter.training.train import Options, train
-
-
-@pytest.fixture(scope="module")
-def constitution() -> Constitution:
-    return parse(TEXT, "gardens.yaml")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, constitution: Constitution) -> Path:
-    folder = tmp_path_factory.mktemp("gardens")
-    write_examples(folder / "examples.parquet", rows(constitution))
-    write_text(folder / "constitution.yaml", TEXT)
-    return folder
 
 
 @pytest.fixture(scope="module")
