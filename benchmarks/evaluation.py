@@ -21,7 +21,7 @@ from charter.evaluation.datasets import Set, load_folder, within
 from charter.evaluation.run import WINDOW, evaluate
 from charter.guard.folder import Guard, load
 from charter.guard.shipped import place
-from charter.models.cascade import BATCH_TOKENS
+from charter.models.lanes import BATCH_TOKENS
 
 DRAWS = 10_000
 

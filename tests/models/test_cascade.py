@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from charter.errors import BackboneError
 from charter.models.backbone import Backbone
-from charter.models.cascade import BATCH_TOKENS, Cascade, Score
+from charter.models.cascade import Cascade, Score
+from charter.models.lanes import BATCH_TOKENS
 from charter.models.probe import WINDOW, Probe
 from charter.models.segments import LONGEST, cut
 from charter.models.stage import PRIOR

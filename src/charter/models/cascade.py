@@ -22,7 +22,8 @@ import torch
 
 from charter.errors import BackboneError
 from charter.models.backbone import Backbone, Encoder, Piece
-from charter.models.overlap import MOST, Overlapping
+from charter.models.lanes import BATCH_TOKENS, Lane, Member, ids, reach_of, states_of
+from charter.models.overlap import MOST
 from charter.models.probe import Probe
 from charter.models.screen import Screen
 from charter.models.segments import Segmenter
@@ -31,9 +32,6 @@ from charter.models.turn import Logits, Run, TurnScorer
 from charter.models.value_head import ValueHead
 from charter.models.whole import Whole
 from charter.records import REPLY_VIEWS, Exchange, Turn, View
-
-BATCH_TOKENS = 2_048
-"""Tokens in one padded forward: beyond this a 2-core machine gains nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +80,6 @@ class Scored:
     def judged_texts(self) -> tuple[str, ...]:
         """The texts of those tokens."""
         return self.prompt_texts if self.exchange.reply is None else self.reply_texts
-
-
-@dataclass(slots=True)
-class Member:
-    """An exchange of a batch and the two sequences that are read of it."""
-
-    exchange: Exchange
-    conversation: Lane
-    """By the prompt view, and the reply by the exchange view."""
-    alone: Lane
-    """The reply by the reply view; nothing without that view or a reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +190,8 @@ class Cascade:
         read: list[tuple[int, ...]] = [()] * len(lanes)
         self.hear([run for lane in lanes for _, run in lane if run.view == "prompt"])
         for number, stage in enumerate(self.stages):
-            lengths = [_reach(lane, stage, number) for lane in lanes]
-            states = _states(stage.backbone, [_ids(lane)[:n] for lane, n in zip(lanes, lengths, strict=True)])
+            lengths = [reach_of(lane, stage, number) for lane in lanes]
+            states = states_of(stage.backbone, [ids(lane)[:n] for lane, n in zip(lanes, lengths, strict=True)])
             for row, (lane, own) in enumerate(zip(lanes, states, strict=True)):
                 source = Source(along(own), self.longest)
                 for scorer, run in lane:
@@ -231,7 +218,7 @@ class Cascade:
         return Scored(
             member.exchange, np.concatenate(scores["prompt"]), tuple(texts["prompt"]), replies.get("exchange"),
             tuple(texts[self.reply_views[0]]) if replies else (), tokens, read, replies.get("reply"),
-            max(len(_ids(member.conversation)), len(_ids(member.alone))) > min(stage.backbone.context for stage in self.stages),
+            max(len(ids(member.conversation)), len(ids(member.alone))) > min(stage.backbone.context for stage in self.stages),
         )  # fmt: skip
 
     def _groups(self, exchanges: Iterable[Exchange], batch_tokens: int, views: Sequence[View]) -> Iterator[list[Member]]:
@@ -239,9 +226,9 @@ class Cascade:
         longest = 0
         for exchange in exchanges:
             member = self._member(exchange, views)
-            if max(len(_ids(member.conversation)), len(_ids(member.alone))) > self.longest:
+            if max(len(ids(member.conversation)), len(ids(member.alone))) > self.longest:
                 raise BackboneError(f"the exchange {exchange.id} is longer than {self.longest:,} tokens, more than is read in windows")
-            length = max(len(_ids(member.conversation)), len(_ids(member.alone)))
+            length = max(len(ids(member.conversation)), len(ids(member.alone)))
             if group and max(longest, length) * (len(group) + 1) > batch_tokens:
                 yield group
                 group, longest = [], 0
@@ -330,37 +317,3 @@ class Session:
         self.tokens += sum(len(p.ids) for p in pieces)
         texts = [t for p in pieces if p.text is not None for t in self._encoder.texts(p)]
         return [Score(text, {view: own[n] for view, own in z.items()}) for n, text in enumerate(texts)]
-
-
-Lane = list[tuple[TurnScorer, Run]]
-"""The turns of one sequence."""
-
-
-def _ids(lane: Lane) -> list[int]:
-    return [i for _, run in lane for piece in run.pieces for i in piece.ids]
-
-
-def _reach(lane: Lane, stage: Stage, number: int) -> int:
-    """How many tokens of a sequence a stage has to read: up to the end of the last turn that is escalated."""
-    reach = end = 0
-    for _, run in lane:
-        end += sum(len(piece.ids) for piece in run.pieces)
-        if run.reaches(number, stage.escalate[run.view]):
-            reach = end
-    return reach
-
-
-def _states(backbone: Backbone, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Hidden states [tokens, layers, width] of token sequences, in one padded forward where they are short; of none, nothing."""
-    nothing = torch.empty(0, len(backbone.layers), backbone.width)
-    longest = max(map(len, rows))
-    if longest > min(BATCH_TOKENS, backbone.context):
-        # A long exchange goes through a stream: its attention would not fit a padded batch.
-        return [Overlapping(backbone).feed(row) for row in rows]
-    asked = [number for number, row in enumerate(rows) if row]
-    states = backbone.batch([rows[number] for number in asked]) if asked else None
-    out = [nothing] * len(rows)
-    for at, number in enumerate(asked):
-        assert states is not None
-        out[number] = states[at, : len(rows[number])]
-    return out
