@@ -42,7 +42,7 @@ from charter.guard.shipped import place
 from charter.models.cascade import Cascade
 from charter.models.stage import ALWAYS
 from charter.models.trained import Gate, Listening
-from charter.models.whole import plain
+from charter.models.whole import text_of
 from charter.records import View, write_text
 from charter.statistics import Interval, bootstrap, recall_at_fpr
 from charter.training.dev_scores import DevLogits
@@ -234,7 +234,7 @@ def _seconds(cascade: Cascade, turns: Sequence[Sequence[Any]], view: View) -> li
         found.append(perf_counter() - begun)
     begun, heard = perf_counter(), 0
     if cascade.whole and view == "prompt":
-        _, _, sizes = cascade.whole.encoder.vectors([plain(p.text for p in pieces if p.text) for pieces in turns])
+        _, _, sizes = cascade.whole.encoder.vectors([text_of(pieces) for pieces in turns])
         heard = int(sizes.sum())
     return [*found, perf_counter() - begun, heard]
 

@@ -17,7 +17,7 @@ from charter.evaluation.run import Outcome, Results
 from charter.evaluation.upstream import Upstream, upstream
 from charter.guard.folder import Guard
 from charter.models.backbone import Piece
-from charter.models.whole import plain
+from charter.models.whole import text_of
 from charter.records import Exchange
 from charter.statistics import Interval, ratio
 
@@ -85,14 +85,12 @@ def seconds(guard: Guard, results: Results) -> dict[str, float] | None:
         found[name] = (perf_counter() - begun) / tokens
     if cascade.whole:
         begun = perf_counter()
-        read = sum(int(sizes.sum()) for _, _, sizes in (cascade.whole.encoder.vectors([_plain(pieces)]) for own in turns for pieces in own))
+        read = sum(
+            int(sizes.sum()) for _, _, sizes in (cascade.whole.encoder.vectors([text_of(pieces)]) for own in turns for pieces in own)
+        )
         found["sentence encoder"] = (perf_counter() - begun) / read
     rates = _rates(shares(guard, results))
     return {**found, "guard": found["screen"] + sum(rate * found[name] for rate, name in zip(rates, cascade.readers, strict=True))}
-
-
-def _plain(pieces: Sequence[Piece]) -> str:
-    return plain(piece.text for piece in pieces if piece.text)
 
 
 def _screen_seconds(guard: Guard, turns: Sequence[Sequence[Piece]]) -> float:

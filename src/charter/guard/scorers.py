@@ -55,7 +55,8 @@ def read_cascade(folder: Path, record: GuardRecord, backbone_name: str, generate
     mix = {view: own.mix for view, own in views.items()}
     gates = {view: _threshold(own.gate) for view, own in views.items()}
     file = folder / "probe.safetensors"
-    hidden = {view: own for view in views if (own := _hidden(_arrays(file), file, view, heads, inputs))}
+    arrays = _arrays(file)
+    hidden = {view: own for view in views if (own := _hidden(arrays, file, view, heads, inputs))}
     ensemble = read_members(folder / MEMBERS, record, inputs) if record.ensemble else {}
     whole = Probe(backbone.layers, *probe, hidden, Averaging(record.window, record.ema), ensemble)
     cascade = Cascade(tuple(record.clauses), backbone, whole, Screen(*screen), mix, gates)
@@ -76,8 +77,8 @@ def _whole(file: Path, record: WholeRecord, heads: int) -> Whole:
     encoder = SentenceEncoder(record.encoder)
     if encoder.fingerprint != record.fingerprint:
         raise BackboneError(f"{record.encoder}: is not the sentence encoder that the guard was trained on; name that one, or train again")
-    layer = _hidden(_arrays(file), file, "prompt", heads, encoder.width)
-    bias = _arrays(file).get("prompt.bias")
+    arrays = _arrays(file)
+    layer, bias = _hidden(arrays, file, "prompt", heads, encoder.width), arrays.get("prompt.bias")
     if layer is None or bias is None or bias.shape != (heads,) or not np.isfinite(bias).all():
         raise GuardError(f"{file}: needs a hidden layer and a bias of {heads} finite numbers; train the guard again")
     return Whole(encoder, layer, bias.astype(np.float32), record.mix, record.lead, _threshold(record.gate))

@@ -180,9 +180,10 @@ class Cascade:
 
     def apart(self, exchanges: Iterable[Exchange], view: View = "exchange", batch_tokens: int = BATCH_TOKENS) -> Iterator[list[Run]]:
         """The turns that a view reads of whole exchanges, with each stage's own logits; in order."""
-        for group in self._groups(exchanges, batch_tokens, (view,)):
+        own = self if view == "prompt" else replace(self, whole=None)  # which nothing asks about a prompt that is only what a reply follows
+        for group in own._groups(exchanges, batch_tokens, (view,)):
             lanes = [member.alone if view == "reply" else member.conversation for member in group]
-            self._pass(lanes)
+            own._pass(lanes)
             yield from ([run for _, run in lane] for lane in lanes)
 
     def _pass(self, lanes: Sequence[Lane]) -> list[tuple[int, ...]]:

@@ -73,7 +73,7 @@ class Whole:
         asked = np.flatnonzero(~(loud < self.escalate)).tolist()
         z, read = np.full((len(turns), len(self.bias)), PRIOR, np.float32), np.zeros(len(turns), np.int64)
         if asked:
-            vectors, owner, sizes = self.encoder.vectors([plain(p.text for p in turns[n] if p.text) for n in asked])
+            vectors, owner, sizes = self.encoder.vectors([text_of(turns[n]) for n in asked])
             z[asked], read[asked] = self.of(vectors, owner), np.bincount(owner, sizes, len(asked))
         first = impression(loud, z[:, 0], self.lead)
         return [Heard(*own) for own in zip(z, first.tolist(), read.tolist(), strict=True)]
@@ -86,6 +86,11 @@ class Whole:
 def plain(segments: Iterable[str]) -> str:
     """A turn as the encoder reads it, every segment with its disguise undone (`reading`)."""
     return "".join(map(read, segments))
+
+
+def text_of(pieces: Iterable[Piece]) -> str:
+    """The same of a turn's pieces."""
+    return plain(piece.text for piece in pieces if piece.text)
 
 
 def impression(loud: Logits, e: Logits, lead: float) -> Logits:
