@@ -182,7 +182,7 @@ class Backbone:
             return [own[:n] for own, n in zip(self.batch(rows), lengths, strict=True)]
         positions = torch.cat([torch.arange(n) for n in lengths])
         states = self.side_by_side(torch.tensor([i for row in rows for i in row]), positions, llama.apart(lengths))
-        return list(states.split(lengths))
+        return list(torch.split(states, lengths))
 
     def hurry(self) -> bool:
         """Go over to bfloat16 where the processor has instructions for it; returns whether it did.
