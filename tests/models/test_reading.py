@@ -42,6 +42,7 @@ def through(text: str) -> str:
     ("disguised", "plain"),
     [
         (" 4tt4ck", " attack"), ("h3ll0", "hello"), (" @ttack!", " attack!"), ("$teal", "steal"), ("w34p0n,", "weapon,"),
+        ("k1ll", "kill"), ("7h3", "the"), ("T0", "to"), ("mp3", "mp3"), ("A4", "A4"), ("17", "17"),
         ("h.e.l.l.o", "hello"), (" h-e-l-l-o?", " hello?"), ("w_o_r_d", "word"), ("a|b|c", "abc"),
         (" SHOUTED", " shouted"), ("eRrAtIcLy", "erraticly"), ("pаypаl", "paypal"), ("zero\u200bwidth", "zerowidth"), ("so\u00adft", "soft"),
         ("ｆｕｌｌ", "full"), ("ﬁne", "fine"),
@@ -49,6 +50,12 @@ def through(text: str) -> str:
 )  # fmt: skip
 def test_a_disguise_reads_as_the_word_beneath(disguised: str, plain: str) -> None:
     assert read(disguised) == plain
+
+
+@given(phrases, st.sampled_from(["", "Decode this: ", "Binary\n"]), st.sampled_from([" ", ""]))
+def test_bytes_of_binary_digits_read_as_the_letters_joined(phrase: str, before: str, between: str) -> None:
+    disguised = between.join(f"{byte:08b}" for byte in phrase.encode())
+    assert through(before + disguised) == before.removesuffix(" ") + phrase if between else through(disguised) == phrase
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz ", min_size=24, max_size=36), st.sampled_from(["", " ", "\n"]))

@@ -1,8 +1,8 @@
 """What a scorer reads in place of a disguised segment: the plain word underneath.
 
 A disguise that can be undone within one segment is undone before encoding, in training and serving alike: invisible and tag
-characters, look-alike letters, base64, hexadecimal bytes, URL and HTML escapes of letters, leetspeak, dotted letters, erratic
-or all-capital casing. Everything else is read as it stands. A long run without white space comes in pieces of 64 characters,
+characters, look-alike letters, base64, hexadecimal and binary bytes, URL and HTML escapes of letters, leetspeak, dotted letters,
+erratic or all-capital casing. Everything else is read as it stands. A long run without white space comes in pieces of 64 characters,
 so a code that is cut in two between them loses that character and no more.
 The reading only feeds the scorers: what is released is always the original text.
 """
@@ -21,6 +21,7 @@ _BASE64_SIGN = re.compile(r"[0-9+/=]|[a-z][A-Z]")
 _BASE64_PIECE = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
 """A piece of a longer run, which may begin and end anywhere within a group of four."""
 _HEX = re.compile(r"(?:0x)?([0-9A-Fa-f]{16,})")
+_BINARY = re.compile(r"(?:[01]{8})+")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _LETTER_ESCAPE = re.compile(r"%(?:4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])")
 _ESCAPES_ONLY = re.compile(r"[0-9A-Fa-f]{0,2}((?:%[0-9A-Fa-f]{2}){4,})(?:%[0-9A-Fa-f]?)?")
@@ -32,9 +33,12 @@ _TAGS = 0xE0000
 _TAG = re.compile("[\U000e0020-\U000e007e]+")
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")
 _JOINED = re.compile(r"(?<=[A-Za-z0-9])\u200d(?=[A-Za-z0-9])")
-_LEET = str.maketrans("013457@$!", "oleastasi")
+_LEET = str.maketrans("013457@$!", "oieastasi")
+"""A one may stand for an l as well; i is the more frequent letter."""
 _LEET_WORD = re.compile(r"[A-Za-z013457@$!]*[A-Za-z][013457@$!]+[A-Za-z][A-Za-z013457@$!]*")
 _LEET_START = re.compile(r"[013457@$][A-Za-z]{3,}")
+_LEET_SHORT = frozenset("to do so no on of or is it in if as at an am the how who why was his she has can for from not out".split())
+"""Words that are too short to be told by their form from names such as mp3."""
 _NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|[0-9a-f]{7,}|[0-9A-F]{7,}")
 """A hexadecimal number or hash, which is no word in digits."""
 _COLOUR = re.compile(r"[0-9A-Fa-f]{3,8}")
@@ -52,6 +56,8 @@ def read(segment: str) -> str:
         decoded = undo(core)
         if decoded is not None:
             return space + decoded
+    if (letters := _from_binary(core)) is not None:
+        return letters if space == " " else space + letters
     front, word, back = _split(core)
     word = word if front.endswith("#") and _COLOUR.fullmatch(word) else _word(word)
     return space + front + word + back
@@ -60,9 +66,10 @@ def read(segment: str) -> str:
 def _word(word: str) -> str:
     if _DOTTED.fullmatch(word):
         word = re.sub(r"[.\-_*|]", "", word)
-    if (_LEET_WORD.fullmatch(word) or _LEET_START.fullmatch(word)) and not _NUMBER.fullmatch(word):
-        plain = word.lower().translate(_LEET)
-        word = plain if plain.isalpha() else word
+    plain = word.lower().translate(_LEET)
+    short = plain in _LEET_SHORT and word.isalnum() and not word.isdecimal()
+    if short or ((_LEET_WORD.fullmatch(word) or _LEET_START.fullmatch(word)) and not _NUMBER.fullmatch(word)):
+        word = plain if plain.isalpha() and plain != word.lower() else word
     flips = sum(a.isupper() != b.isupper() for a, b in zip(word, word[1:], strict=False))
     shouted = len(word) > 3 and word.isalpha() and word.isupper()
     return word.lower() if shouted or (word.isalpha() and flips > 3) else word
@@ -110,6 +117,15 @@ def _from_hex(core: str) -> str | None:
         if text is not None and not re.search("[a-z][A-Z]", text):
             return text
     return None
+
+
+def _from_binary(core: str) -> str | None:
+    """The characters behind bytes of eight binary digits, or None. A byte a word: the space between two of them parts no words."""
+    body = core.strip("\"'`()[]<>,.:;")
+    if not _BINARY.fullmatch(body):
+        return None
+    text = bytes(int(body[at : at + 8], 2) for at in range(0, len(body), 8)).decode("ascii", errors="replace")
+    return text if text.isprintable() and "\ufffd" not in text or text == "\n" else None
 
 
 def _from_escapes(core: str) -> str | None:
