@@ -32,12 +32,15 @@ def blocks(body: Any, ids: Tensor, positions: Tensor, attend: Attend) -> Iterato
     """Number of each block, from 1, and the residual stream after it; `ids` and `positions` are [tokens]."""
     x = body.embed_tokens(ids)
     cos, sin = (turn[0, :, None] for turn in body.rotary_emb(x, positions[None]))
+    half = sin.shape[-1] // 2
+    sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
     for number, block in enumerate(body.layers):
         attention = block.self_attn
         z = _norm(block.input_layernorm, x)
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         query, key, value = (project(z).view(len(z), -1, attention.head_dim) for project in projections)
-        x = x + attention.o_proj(attend(number, _turned(query, cos, sin), _turned(key, cos, sin), value))
+        turned = _turned(torch.cat((query, key), 1), cos, sin)
+        x = x + attention.o_proj(attend(number, turned[:, : query.shape[1]], turned[:, query.shape[1] :], value))
         x = x + block.mlp(_norm(block.post_attention_layernorm, x))
         yield number + 1, x
 
@@ -74,6 +77,5 @@ def _norm(layer: Any, x: Tensor) -> Tensor:
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions: [tokens, heads, size]."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+    """Rotary positions: [tokens, heads, size]; the first half of `sin` comes with its sign turned."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
