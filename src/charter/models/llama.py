@@ -8,7 +8,7 @@ tokens much of transformers' time is its own bookkeeping; `benchmarks/streaming.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,13 +36,19 @@ def blocks(body: Any, ids: Tensor, positions: Tensor, attend: Attend) -> Iterato
     sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
     for number, block in enumerate(body.layers):
         attention = block.self_attn
-        z = _norm(block.input_layernorm, x)
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        query, key, value = (project(z).view(len(z), -1, attention.head_dim) for project in projections)
+        first, second = siblings(block)
+        query, key, value = (made.view(len(x), -1, attention.head_dim) for made in _each(first, _norm(block.input_layernorm, x)))
         turned = _turned(torch.cat((query, key), 1), cos, sin)
         x = x + attention.o_proj(attend(number, turned[:, : query.shape[1]], turned[:, query.shape[1] :], value))
-        x = x + block.mlp(_norm(block.post_attention_layernorm, x))
+        gate, up = _each(second, _norm(block.post_attention_layernorm, x))
+        x = x + block.mlp.down_proj(block.mlp.act_fn(gate) * up)
         yield number + 1, x
+
+
+def siblings(block: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The layers of a block that read the same input: those before the attention, and those of the feed-forward part."""
+    attention = block.self_attn
+    return (attention.q_proj, attention.k_proj, attention.v_proj), (block.mlp.gate_proj, block.mlp.up_proj)
 
 
 def closed(body: Any, x: Tensor) -> Tensor:
@@ -70,6 +76,12 @@ def apart(lengths: list[int]) -> Attend:
         return torch.cat([attended(*row).transpose(0, 1).flatten(1) for row in rows])
 
     return attend
+
+
+def _each(layers: Sequence[Any], x: Tensor) -> Sequence[Tensor]:
+    """What each layer makes of the same input; one product where they were joined (`halved.join`)."""
+    joined = getattr(layers[0], "joined", None)
+    return joined(x) if joined else [layer(x) for layer in layers]
 
 
 def _norm(layer: Any, x: Tensor) -> Tensor:
