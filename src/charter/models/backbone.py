@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -22,6 +23,7 @@ from charter.models.convert import embedded_folder
 from charter.models.loading import fingerprint, has_bfloat16, load
 from charter.models.reading import read
 from charter.models.segments import cut
+from charter.models.threads import alone
 from charter.records import Turn
 
 CHUNK = 512
@@ -131,6 +133,7 @@ class Backbone:
         """Tells one set of weights from another: 16 hex digits, of the blocks that are read from."""
         self.streams: Callable[[], Growing] | None = None
         """How streams are opened, if not by `Stream`."""
+        self._few = 0
         self._seen: dict[int, Tensor] = {}
         self._pool: Tensor | None = None
         self._lock = threading.Lock()  # the hooks are shared by conversations in several threads
@@ -208,7 +211,15 @@ class Backbone:
         if not (halved.able() and packed.children(self._body.layers, packed.PackedLinear)):
             return False
         halved.halve(self._body.layers)
+        for block in self._body.layers if self.plain else ():
+            for layers in llama.siblings(block):
+                halved.join(layers)
+        self._few = halved.FEW
         return True
+
+    def step(self, tokens: int) -> AbstractContextManager[object]:
+        """Within `with` a step of so many tokens may be run, on as many threads as suit it: one where it reads 16-bit weights."""
+        return alone() if tokens <= self._few else nullcontext()
 
     def stream(self) -> Growing:
         """A new, empty stream; where `batcher.gather` was called, one that shares its forwards with others."""
@@ -284,7 +295,8 @@ class Stream:
         states = []
         for start in range(0, len(ids), CHUNK):
             chunk = torch.tensor([list(ids[start : start + CHUNK])], dtype=torch.long)
-            states.append(backbone._states(None, input_ids=chunk, past_key_values=self._cache, use_cache=True)[0])
+            with backbone.step(chunk.shape[1]):
+                states.append(backbone._states(None, input_ids=chunk, past_key_values=self._cache, use_cache=True)[0])
             self.length += chunk.shape[1]
         return torch.cat(states)
 
