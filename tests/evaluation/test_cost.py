@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import hearing
 import numpy as np
 import pytest
 
@@ -39,7 +40,7 @@ def results(gated: Guard, sets: list[Set]) -> Results:
 def test_the_cost_is_counted_on_harmless_rows(gated: Guard, results: Results) -> None:
     """c_1 + e c_2, with e from the tokens of each row alone."""
     rows = [(i, o) for s in results.sets for i, o in zip(s.items, s.outcomes, strict=True)]
-    alone = [next(iter(gated.cascade.batch([item.exchange]))) for item, _ in rows]
+    alone = [next(iter(gated.cascade.batch([item.exchange], prompts=False))) for item, _ in rows]
     assert [(o.length, o.read) for _, o in rows] == [(s.tokens, s.read) for s in alone]
     found = cost(gated, results=results)
     harmless = [s for s, (item, _) in zip(alone, rows, strict=True) if not item.positive]
@@ -67,3 +68,19 @@ def test_rows_of_an_older_run_are_not_counted(gated: Guard, results: Results) ->
     assert stages(gated, older)[0]["read"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 0}
     assert seconds(gated, older) is None
     assert np.isfinite(cost(gated, results=older)["overhead"])
+
+
+def test_a_sentence_encoder_is_counted_on_rows_that_end_in_a_prompt(guard: Guard, sets: list[Set], tiny_bert: str) -> None:
+    heard = replace(guard, cascade=hearing.listening(guard.cascade, tiny_bert), hash="heard")
+    found = evaluate(heard, [replace(s, items=s.items[:8]) for s in sets])
+    prompts = [(i, o) for s in found.sets for i, o in zip(s.items, s.outcomes, strict=True) if i.exchange.reply is None and not i.positive]
+    replies = [o for s in found.sets for i, o in zip(s.items, s.outcomes, strict=True) if i.exchange.reply is not None]
+    assert prompts
+    assert {o.read[-1] for o in replies} == {0}
+    share = stages(heard, found)[-1]["read"]
+    assert (share["value"], share["n"]) == (
+        pytest.approx(sum(o.read[-1] for _, o in prompts) / sum(o.length for _, o in prompts)),
+        len(prompts),
+    )
+    alone = replace(found, sets=tuple(s for s in found.sets if s.view != "prompt"))
+    assert stages(heard, alone)[-1]["read"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 0}

@@ -87,6 +87,18 @@ def test_replies_and_a_share_of_nothing_change_nothing(listening: Cascade, rando
     np.testing.assert_allclose(silent.prompt.max(0), without.prompt.max(0), rtol=1e-5)
 
 
+def test_a_prompt_that_nobody_judges_is_read_past(gated: Cascade) -> None:
+    """The reply's scores are to the bit those beside a judged prompt, and what ends in a prompt is scored as ever."""
+    talk, asked = Exchange("talk", (*TURNS, Turn("assistant", "You should ask a locksmith."))), Exchange("asked", TURNS)
+    every, judged = (list(gated.batch([talk, asked], prompts=prompts)) for prompts in (True, False))
+    np.testing.assert_array_equal(judged[0].judged["exchange"], every[0].judged["exchange"])
+    assert judged[0].judged_texts == every[0].judged_texts
+    assert (judged[0].prompt.shape, judged[0].prompt_texts, judged[0].tokens) == ((0, every[0].prompt.shape[1]), (), every[0].tokens)
+    assert judged[0].read[-1] == 0
+    np.testing.assert_allclose(judged[1].prompt, every[1].prompt, atol=1e-4)
+    assert judged[1].read == every[1].read
+
+
 def test_disguises_are_undone_before_the_whole_is_read(listening: Cascade) -> None:
     whole, encode = listening.whole, listening.backbone.encoder.turn
     assert whole is not None

@@ -1,7 +1,8 @@
 """What a guarded token costs beside one of the upstream: c_1 + e_2 c_2 + ..., in FLOPs and in seconds.
 
 c_k is what stage k spends on a token that it reads, e_k the share of tokens that it reads, counted on the harmless rows that were
-evaluated, because traffic is mostly harmless. The screen adds hash look-ups and a sum of a few weights, which are no matrix products:
+evaluated, because traffic is mostly harmless. A row that ends in a reply is read for its verdict, which is the reply's; what a sentence
+encoder reads of prompts is counted on the rows that end in one. The screen adds hash look-ups and a sum of a few weights, which are no matrix products:
 it counts in seconds only.
 """
 
@@ -58,13 +59,18 @@ def stages(guard: Guard, results: Results | None = None) -> list[dict[str, Any]]
 
 def shares(guard: Guard, results: Results | None) -> list[Interval]:
     """Share of tokens that each stage reads, with its interval over harmless rows (over all where none is harmless); 1 of n = 0 rows
-    where nothing was counted. A sentence encoder's are its own tokens, beside all of the backbone's."""
-    number = len(guard.cascade.readers)
-    outcomes = [outcome for _, outcome in _counted(results) if len(outcome.read) == number]
-    if results is None or not outcomes:
-        return [Interval(1.0, 1.0, 1.0, 0)] * number
-    lengths = np.array([outcome.length for outcome in outcomes])
-    return [ratio([outcome.read[n] for outcome in outcomes], lengths, results.seed) for n in range(number)]
+    where nothing was counted. A sentence encoder's are its own tokens, beside all of the backbone's, on rows that end in a prompt."""
+    number, stages = len(guard.cascade.readers), len(guard.cascade.stages)
+    rows = [(exchange, outcome) for exchange, outcome in _counted(results) if len(outcome.read) == number]
+    prompts = [(exchange, outcome) for exchange, outcome in rows if exchange.reply is None]
+    seed = results.seed if results else 0
+    return [_share([outcome for _, outcome in (rows if n < stages else prompts)], n, seed) for n in range(number)]
+
+
+def _share(outcomes: Sequence[Outcome], stage: int, seed: int) -> Interval:
+    if not outcomes:
+        return Interval(1.0, 1.0, 1.0, 0)
+    return ratio([outcome.read[stage] for outcome in outcomes], np.array([outcome.length for outcome in outcomes]), seed)
 
 
 def seconds(guard: Guard, results: Results) -> dict[str, float] | None:

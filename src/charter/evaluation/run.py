@@ -141,7 +141,7 @@ def _window(
             todo[key] = guard.cascade.length(item.exchange), item.exchange
     fitting = sorted((length, key) for key, (length, _) in todo.items() if length <= longest)
     progress(len(items) - len(fitting))
-    scored = guard.cascade.batch(todo[key][1] for _, key in fitting)
+    scored = guard.cascade.batch((todo[key][1] for _, key in fitting), prompts=False)
     for (_, key), found in zip(fitting, scored, strict=True):
         judge = guard.judged(found)
         by = {view: (v.flagged, v.score) for view, v in judge.verdicts.items()} if len(judge.verdicts) > 1 else {}

@@ -106,7 +106,7 @@ def streaming(guard: Guard, drawn: Drawn, seed: int, grade: Grade | None = None)
         grade: says in a word what a truncated reply still does for its prompt (`held`); nothing is graded where None.
     """
     total = Count()
-    for number, scored in enumerate(guard.cascade.batch(drawn.exchanges)):
+    for number, scored in enumerate(guard.cascade.batch(drawn.exchanges, prompts=False)):
         _replay(guard, scored, random.Random(f"{seed}:{number}"), total)
     n = len(drawn.exchanges)
     return {

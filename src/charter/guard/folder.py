@@ -135,8 +135,8 @@ class Guard:
         return judge
 
     def score(self, exchanges: Iterable[Exchange]) -> Iterator[tuple[Scored, Verdict]]:
-        """Score and judge whole exchanges, in order."""
-        for scored in self.cascade.batch(exchanges):
+        """Score and judge whole exchanges, in order, by what each is judged by (`Scored.judged`)."""
+        for scored in self.cascade.batch(exchanges, prompts=False):
             yield scored, self.judge(scored)
 
 

@@ -22,7 +22,7 @@ import torch
 
 from charter.errors import BackboneError
 from charter.models.backbone import Backbone, Encoder, Piece
-from charter.models.lanes import BATCH_TOKENS, Lane, Member, ids, reach_of, states_of
+from charter.models.lanes import BATCH_TOKENS, Lane, Member, ids, judged, reach_of, states_of
 from charter.models.overlap import MOST
 from charter.models.probe import Probe
 from charter.models.screen import Screen
@@ -54,6 +54,7 @@ class Scored:
 
     exchange: Exchange
     prompt: Logits
+    """Of no tokens where `batch` was asked for what the exchange is judged by, and that is its reply."""
     prompt_texts: tuple[str, ...]
     reply: Logits | None
     reply_texts: tuple[str, ...]
@@ -165,15 +166,18 @@ class Cascade:
         """Tokens of a whole exchange, marks included."""
         return sum(len(p.ids) for turn in exchange.turns for p in self.backbone.encoder.turn(turn))
 
-    def batch(self, exchanges: Iterable[Exchange], batch_tokens: int = BATCH_TOKENS) -> Iterator[Scored]:
+    def batch(self, exchanges: Iterable[Exchange], batch_tokens: int = BATCH_TOKENS, prompts: bool = True) -> Iterator[Scored]:
         """Score whole exchanges, in order, a padded batch at a time; memory does not grow with their number.
 
         One that is longer than the context is read in overlapping windows (`overlap`; `Scored.windowed`), where a session refuses it.
 
+        Args:
+            prompts: whether the prompt before a reply is scored too, which the exchange is not judged by (`Scored.judged`).
+
         Raises:
             BackboneError: an exchange is longer than `longest`.
         """
-        for group in self._groups(exchanges, batch_tokens, self.views):
+        for group in self._groups(exchanges, batch_tokens, self.views, prompts):
             read = self._pass([member.conversation for member in group]), self._pass([member.alone for member in group])
             for member, first, second in zip(group, *read, strict=True):
                 yield self._scored(member, tuple(a + b for a, b in zip(first, second, strict=True)))
@@ -181,7 +185,7 @@ class Cascade:
     def apart(self, exchanges: Iterable[Exchange], view: View = "exchange", batch_tokens: int = BATCH_TOKENS) -> Iterator[list[Run]]:
         """The turns that a view reads of whole exchanges, with each stage's own logits; in order."""
         own = self if view == "prompt" else replace(self, whole=None)  # which nothing asks about a prompt that is only what a reply follows
-        for group in own._groups(exchanges, batch_tokens, (view,)):
+        for group in own._groups(exchanges, batch_tokens, (view,), prompts=True):
             lanes = [member.alone if view == "reply" else member.conversation for member in group]
             own._pass(lanes)
             yield from ([run for _, run in lane] for lane in lanes)
@@ -189,18 +193,21 @@ class Cascade:
     def _pass(self, lanes: Sequence[Lane]) -> list[tuple[int, ...]]:
         """Take the turns of sequences through all stages, in place; returns how many tokens of each sequence each stage has read."""
         read: list[tuple[int, ...]] = [()] * len(lanes)
-        self.hear([run for lane in lanes for _, run in lane if run.view == "prompt"])
+        self.hear([run for lane in lanes for run in judged(lane) if run.view == "prompt"])
         for number, stage in enumerate(self.stages):
             lengths = [reach_of(lane, stage, number) for lane in lanes]
             states = states_of(stage.backbone, [ids(lane)[:n] for lane, n in zip(lanes, lengths, strict=True)])
             for row, (lane, own) in enumerate(zip(lanes, states, strict=True)):
                 source = Source(along(own), self.longest)
                 for scorer, run in lane:
-                    scorer.go_on(number, run, source)
+                    if scorer:
+                        scorer.go_on(number, run, source)
+                    else:
+                        source.add([i for piece in run.pieces for i in piece.ids])
                 read[row] += (lengths[row],)
         if self.whole:
             for row, lane in enumerate(lanes):
-                ended = [run for _, run in lane if run.heard]
+                ended = [run for run in judged(lane) if run.heard]
                 for run in ended:
                     run.end(self.whole.mix)
                 read[row] += (sum(run.heard.read for run in ended if run.heard),)
@@ -210,7 +217,7 @@ class Cascade:
         none = np.empty((0, 1 + len(self.clauses)), np.float32)
         scores: dict[View, list[Logits]] = {"prompt": [none], "exchange": [none], "reply": [none]}
         texts: dict[View, list[str]] = {"prompt": [], "exchange": [], "reply": []}
-        for _, run in (*member.conversation, *member.alone):
+        for run in judged([*member.conversation, *member.alone]):
             scores[run.view].append(run.z)
             texts[run.view] += [t for p in run.pieces if p.text is not None for t in self.backbone.encoder.texts(p)]
         replies = {view: np.concatenate(scores[view]) for view in self.reply_views if member.exchange.reply is not None}
@@ -222,11 +229,11 @@ class Cascade:
             max(len(ids(member.conversation)), len(ids(member.alone))) > min(stage.backbone.context for stage in self.stages),
         )  # fmt: skip
 
-    def _groups(self, exchanges: Iterable[Exchange], batch_tokens: int, views: Sequence[View]) -> Iterator[list[Member]]:
+    def _groups(self, exchanges: Iterable[Exchange], batch_tokens: int, views: Sequence[View], prompts: bool) -> Iterator[list[Member]]:
         group: list[Member] = []
         longest = 0
         for exchange in exchanges:
-            member = self._member(exchange, views)
+            member = self._member(exchange, views, prompts)
             if max(len(ids(member.conversation)), len(ids(member.alone))) > self.longest:
                 raise BackboneError(f"the exchange {exchange.id} is longer than {self.longest:,} tokens, more than is read in windows")
             length = max(len(ids(member.conversation)), len(ids(member.alone)))
@@ -238,12 +245,18 @@ class Cascade:
         if group:
             yield group
 
-    def _member(self, exchange: Exchange, views: Sequence[View]) -> Member:
+    def _member(self, exchange: Exchange, views: Sequence[View], prompts: bool) -> Member:
         """The sequences of an exchange that these views read."""
         turn = self.backbone.encoder.turn
-        prompt = [self.start("prompt", turn(t)) for t in exchange.prompt]
-        replies = {view: [self.start(view, turn(t)) for t in exchange.seen("reply")] for view in views if view != "prompt"}
+        start = self.start if prompts or exchange.reply is None else self._past
+        prompt: Lane = [start("prompt", turn(t)) for t in exchange.prompt]
+        replies: dict[View, Lane] = {v: [self.start(v, turn(t)) for t in exchange.seen("reply")] for v in views if v != "prompt"}
         return Member(exchange, prompt + replies.get("exchange", []), replies.get("reply", []))
+
+    def _past(self, view: View, pieces: Sequence[Piece]) -> tuple[None, Run]:
+        """A turn that nobody judges."""
+        none = np.empty((0, 1 + len(self.clauses)), np.float32)
+        return None, Run(view, pieces, none[:, 0], none, [])
 
     def start(self, view: View, pieces: Sequence[Piece]) -> tuple[TurnScorer, Run]:
         """A turn's scorer, and its first tokens as far as the screen has read them."""

@@ -15,8 +15,8 @@ from charter.records import Exchange
 
 BATCH_TOKENS = 2_048
 """Tokens in one padded forward: beyond this a 2-core machine gains nothing."""
-Lane = list[tuple[TurnScorer, Run]]
-"""The turns of one sequence."""
+Lane = list[tuple[TurnScorer | None, Run]]
+"""The turns of one sequence; without a scorer those that nobody judges, which are only what the others follow."""
 
 
 @dataclass(slots=True)
@@ -35,12 +35,17 @@ def ids(lane: Lane) -> list[int]:
     return [i for _, run in lane for piece in run.pieces for i in piece.ids]
 
 
+def judged(lane: Lane) -> list[Run]:
+    """The turns that somebody judges."""
+    return [run for scorer, run in lane if scorer]
+
+
 def reach_of(lane: Lane, stage: Stage, number: int) -> int:
     """How many tokens of a sequence a stage has to read: up to the end of the last turn that is escalated."""
     reach = end = 0
-    for _, run in lane:
+    for scorer, run in lane:
         end += sum(len(piece.ids) for piece in run.pieces)
-        if run.reaches(number, stage.escalate[run.view]):
+        if scorer and run.reaches(number, stage.escalate[run.view]):
             reach = end
     return reach
 

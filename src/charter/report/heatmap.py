@@ -61,7 +61,7 @@ def heat_map(guard: Guard, results: Results) -> HeatMap | None:
         return None
     result, number = picked
     item, verdict = result.items[number], result.outcomes[number].verdict
-    (scored,) = guard.cascade.batch([item.exchange])
+    (scored,) = guard.cascade.batch([item.exchange], prompts=False)
     view = next((v for v, own in guard.judged(scored).verdicts.items() if own.flagged), next(iter(scored.judged)))
     policy = guard.policies[view]
     cells = merge(scored.judged_texts, policy.probability(scored.judged[view][:, 0]), policy.threshold)

@@ -225,7 +225,9 @@ def score_dev(cascade: Cascade, data: Path, constitution: Constitution, progress
 def _served(cascade: Cascade, dev: Table, progress: Progress) -> NDArray[np.float32]:
     out = np.empty((len(dev.exchanges), 1 + len(cascade.clauses)), np.float32)
     order = sorted(range(len(dev.exchanges)), key=lambda row: sum(len(turn.content) for turn in dev.exchanges[row].turns))
-    for number, (row, scored) in enumerate(zip(order, cascade.batch([dev.exchanges[row] for row in order]), strict=True)):
+    for number, (row, scored) in enumerate(
+        zip(order, cascade.batch([dev.exchanges[row] for row in order], prompts=dev.view == "prompt"), strict=True)
+    ):
         logits = scored.logits(dev.view)
         assert logits is not None
         out[row] = logits.max(0)
