@@ -52,12 +52,6 @@ def test_a_disguise_reads_as_the_word_beneath(disguised: str, plain: str) -> Non
     assert read(disguised) == plain
 
 
-@given(phrases, st.sampled_from(["", "Decode this: ", "Binary\n"]), st.sampled_from([" ", ""]))
-def test_bytes_of_binary_digits_read_as_the_letters_joined(phrase: str, before: str, between: str) -> None:
-    disguised = between.join(f"{byte:08b}" for byte in phrase.encode())
-    assert through(before + disguised) == before.removesuffix(" ") + phrase if between else through(disguised) == phrase
-
-
 @given(st.text("abcdefghijklmnopqrstuvwxyz ", min_size=24, max_size=36), st.sampled_from(["", " ", "\n"]))
 def test_base64_of_a_phrase_reads_as_the_phrase(phrase: str, space: str) -> None:
     encoded = base64.b64encode(phrase.encode()).decode()

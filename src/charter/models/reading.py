@@ -1,8 +1,8 @@
 """What a scorer reads in place of a disguised segment: the plain word underneath.
 
 A disguise that can be undone within one segment is undone before encoding, in training and serving alike: invisible and tag
-characters, look-alike letters, base64, hexadecimal and binary bytes, URL and HTML escapes of letters, leetspeak, dotted letters,
-erratic or all-capital casing. Everything else is read as it stands. A long run without white space comes in pieces of 64 characters,
+characters, look-alike letters, base64, hexadecimal bytes, URL and HTML escapes of letters, leetspeak, dotted letters, erratic
+or all-capital casing. Everything else is read as it stands. A long run without white space comes in pieces of 64 characters,
 so a code that is cut in two between them loses that character and no more.
 The reading only feeds the scorers: what is released is always the original text.
 """
@@ -16,12 +16,13 @@ import unicodedata
 from functools import lru_cache
 from urllib.parse import unquote
 
+from charter.models.segments import cut
+
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 _BASE64_SIGN = re.compile(r"[0-9+/=]|[a-z][A-Z]")
 _BASE64_PIECE = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
 """A piece of a longer run, which may begin and end anywhere within a group of four."""
 _HEX = re.compile(r"(?:0x)?([0-9A-Fa-f]{16,})")
-_BINARY = re.compile(r"(?:[01]{8})+")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _LETTER_ESCAPE = re.compile(r"%(?:4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])")
 _ESCAPES_ONLY = re.compile(r"[0-9A-Fa-f]{0,2}((?:%[0-9A-Fa-f]{2}){4,})(?:%[0-9A-Fa-f]?)?")
@@ -56,11 +57,14 @@ def read(segment: str) -> str:
         decoded = undo(core)
         if decoded is not None:
             return space + decoded
-    if (letters := _from_binary(core)) is not None:
-        return letters if space == " " else space + letters
     front, word, back = _split(core)
     word = word if front.endswith("#") and _COLOUR.fullmatch(word) else _word(word)
     return space + front + word + back
+
+
+def undone(text: str) -> str:
+    """The plain reading of a whole text, segment by segment."""
+    return "".join(map(read, cut(text)))
 
 
 def _word(word: str) -> str:
@@ -117,15 +121,6 @@ def _from_hex(core: str) -> str | None:
         if text is not None and not re.search("[a-z][A-Z]", text):
             return text
     return None
-
-
-def _from_binary(core: str) -> str | None:
-    """The characters behind bytes of eight binary digits, or None. A byte a word: the space between two of them parts no words."""
-    body = core.strip("\"'`()[]<>,.:;")
-    if not _BINARY.fullmatch(body):
-        return None
-    text = bytes(int(body[at : at + 8], 2) for at in range(0, len(body), 8)).decode("ascii", errors="replace")
-    return text if text.isprintable() and "\ufffd" not in text or text == "\n" else None
 
 
 def _from_escapes(core: str) -> str | None:
