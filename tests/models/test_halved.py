@@ -14,6 +14,7 @@ from torch.nn import Linear, Sequential
 from charter.models import halved, packed
 from charter.models.backbone import Backbone
 from charter.models.batcher import Batcher
+from charter.models.generation import Generator
 from charter.models.halved import FEW, HalvedLinear
 from charter.models.ragged import Keys, Memory, ragged
 
@@ -76,6 +77,18 @@ def test_a_step_of_a_rounded_llama_is_four_products_a_block(tiny_folder: Path) -
     calls = {event.key: event.count for event in profile.key_averages()}
     assert calls["quantized::linear_dynamic_fp16"] == 4 * 2
     assert "mkldnn::_linear_pointwise" not in calls
+
+
+def test_a_model_that_generates_keeps_its_layers_apart(chat_folder: Path) -> None:
+    """It runs transformers' blocks, which ask each layer by itself."""
+    generator = Generator(str(chat_folder))
+    assert generator.pack()
+    assert generator.halve()
+    layers = packed.children(generator.body.layers, HalvedLinear)
+    assert layers
+    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        generator.batch([[5]])
+    assert {event.key: event.count for event in profile.key_averages()}["quantized::linear_dynamic_fp16"] == len(layers)
 
 
 def test_steps_and_batches_agree_as_closely_as_in_float32(tiny_folder: Path) -> None:

@@ -231,9 +231,10 @@ class Backbone:
         if not (halved.able() and packed.children(self._body.layers, packed.PackedLinear)):
             return False
         halved.halve(self._body.layers)
-        for block in self._body.layers if self.plain else ():
-            for layers in llama.siblings(block):
-                halved.join(layers)
+        if self.plain and not self.generates:  # a model that generates runs transformers' blocks, one layer at a time
+            for block in self._body.layers:
+                for layers in llama.siblings(block):
+                    halved.join(layers)
         self._few = halved.FEW
         return True
 

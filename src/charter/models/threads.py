@@ -25,7 +25,8 @@ def alone() -> AbstractContextManager[object]:
     Handing a product of one token to a second thread, which sleeps between two of them, takes longer than the product.
     """
     torch.get_num_threads()  # a thread's first question sets its number, so it comes before ours
-    return _openmp().limit(limits=1)
+    limited: AbstractContextManager[object] = _openmp().limit(limits=1)
+    return limited
 
 
 @lru_cache(maxsize=1)
