@@ -21,6 +21,8 @@ from string import ascii_uppercase as upper
 
 Tokens = Callable[[str], int]
 """How many tokens a text has."""
+Way = Callable[[str], str]
+Undo = Callable[[str], str | None]
 LANGUAGE = 2.5
 """Characters a token: English has 4.5, German 3, English in a cipher less than 2."""
 LETTERS = 2.0
@@ -57,7 +59,7 @@ def deciphered(text: str, tokens: Tokens) -> str | None:
             return found
     out = text
     for pattern, undo in _RUNS:
-        out = pattern.sub(lambda match, undo=undo: _if_language(match[0], undo(match[0]), tokens), out)  # type: ignore[misc]
+        out = pattern.sub(partial(_run, undo=undo, tokens=tokens), out)
     for between in _BETWEEN:
         ends = [0, *(end for match in between.finditer(out) for end in match.span()), len(out)]
         out = "".join(_letters_undone(out[a:b], tokens) for a, b in pairwise(ends))
@@ -69,10 +71,13 @@ def _is_language(text: str, tokens: Tokens) -> bool:
     return letters >= FEWEST and letters >= LETTERS * tokens(text)
 
 
+def _run(match: re.Match[str], undo: Undo, tokens: Tokens) -> str:
+    return _if_language(match[0], undo(match[0]), tokens)
+
+
 def _if_language(text: str, found: str | None, tokens: Tokens) -> str:
     """What was found in a text, if it is language; else the text."""
-    taken = found is not None and _is_language(found, tokens) and GAIN * tokens(found) <= tokens(text)
-    return found if taken and found is not None else text
+    return text if found is None or not _is_language(found, tokens) or GAIN * tokens(found) > tokens(text) else found
 
 
 def _letters_undone(part: str, tokens: Tokens) -> str:
@@ -80,11 +85,12 @@ def _letters_undone(part: str, tokens: Tokens) -> str:
     sample = part[:SAMPLE]
     if sum(c.isascii() and c.isalpha() for c in sample) < FEWEST or len(sample) >= LANGUAGE * tokens(sample):
         return part
-    way = min((*_WAYS, partial(_digits_out, tokens=tokens)), key=lambda undo: tokens(undo(sample)))
+    ways: tuple[Way, ...] = (*_WAYS, partial(_digits_out, tokens=tokens))
+    way = min(ways, key=lambda way: tokens(way(sample)))
     return way(part) if _if_language(sample, way(sample), tokens) != sample else part
 
 
-def _moved(by: int) -> Callable[[str], str]:
+def _moved(by: int) -> Way:
     table = str.maketrans(lower + upper, lower[by:] + lower[:by] + upper[by:] + upper[:by])
     return lambda text: text.translate(table)
 
@@ -112,7 +118,7 @@ def _digits_out(text: str, tokens: Tokens) -> str:
     return re.sub(r"\S+", word, text) if 3 * both >= len(words) else text
 
 
-_WAYS = (*map(_moved, range(1, 26)), _mirrored, _turned)
+_WAYS: tuple[Way, ...] = (*map(_moved, range(1, 26)), _mirrored, _turned)
 
 
 def _spaces_out(text: str) -> str:
@@ -124,7 +130,7 @@ def _from_morse(text: str) -> str:
     return "".join(" " if sign == "/" else MORSE.get(sign, sign) for sign in re.sub(r" {2,}|\n", " / ", text).split(" "))
 
 
-def _from_bytes(base: int) -> Callable[[str], str | None]:
+def _from_bytes(base: int) -> Undo:
     def undo(text: str) -> str | None:
         found = bytes(number for sign in re.findall(_BYTES[base], text) if (number := int(sign.removeprefix("\\x"), base)) < 256)
         said = found.decode(errors="replace")
@@ -133,7 +139,7 @@ def _from_bytes(base: int) -> Callable[[str], str | None]:
     return undo
 
 
-_RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
+_RUNS: tuple[tuple[re.Pattern[str], Undo], ...] = (
     (_SPACED, _spaces_out),
     (_MORSE, _from_morse),
     *((re.compile(rf"(?<!\w)(?:{sign}[ ,;]*){{5,}}(?!\w)"), _from_bytes(base)) for base, sign in _BYTES.items()),
