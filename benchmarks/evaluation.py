@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/evaluation.py [GUARD] --data FOLDER [--tokens 6000] [--pairs 4] [--seed 0]
 
-Bare: the token rows of the same texts, sorted by length and padded as evaluation pads them, through the blocks that the guard reads,
+Bare: the token rows of the same texts, sorted by length and batched as evaluation batches them, through the blocks that the guard reads,
 and nothing kept. Both ways are interleaved and their order is drawn. The share is the geometric mean over the pairs of bare seconds /
 evaluation's seconds with its 95 % bootstrap interval, by the clock and by the processor's time, which other work on the machine does not
 lengthen much. A guard whose screen keeps texts from the backbone may pass 100 %.
@@ -21,7 +21,7 @@ from charter.evaluation.datasets import Set, load_folder, within
 from charter.evaluation.run import WINDOW, evaluate
 from charter.guard.folder import Guard, load
 from charter.guard.shipped import place
-from charter.models.lanes import BATCH_TOKENS
+from charter.models.lanes import BATCH_TOKENS, states_of
 
 DRAWS = 10_000
 
@@ -78,12 +78,8 @@ def batches(guard: Guard, sets: Sequence[Set]) -> list[list[list[int]]]:
 
 def bare(guard: Guard, rows: Sequence[Sequence[Sequence[int]]]) -> None:
     """The forwards alone."""
-    backbone = guard.cascade.backbone
     for batch in rows:
-        if len(batch) == 1 and len(batch[0]) > BATCH_TOKENS:
-            backbone.stream().feed(batch[0])
-        else:
-            backbone.batch(batch)
+        states_of(guard.cascade.backbone, batch)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,26 @@ def test_attention_is_that_of_the_textbook(heads: tuple[int, int], before: int, 
             torch.testing.assert_close(got[head, i], weights @ values[own, seen], rtol=1e-4, atol=1e-5)
 
 
+@given(heads=st.sampled_from([(1, 1), (4, 2), (9, 3)]), length=st.integers(1, 2 * llama.BLOCK + 3))
+def test_attention_by_blocks_is_attention(heads: tuple[int, int], length: int) -> None:
+    many, few = heads
+    torch.manual_seed(length)
+    query, keys, values = torch.randn(many, length, 8), torch.randn(few, length, 8), torch.randn(few, length, 8)
+    before = query.clone()
+    torch.testing.assert_close(llama.by_blocks(query, keys, values), llama.attended(query, keys, values), rtol=1e-4, atol=1e-5)
+    assert torch.equal(query, before)
+
+
+def test_sixteen_bits_side_by_side_are_as_near_as_transformers_own() -> None:
+    backbone, exact = Backbone("embedded", (3, 9)), Backbone("embedded", (3, 9))
+    if not backbone.hurry():
+        pytest.skip("this processor has no instructions for bfloat16")
+    rows = [list(range(400, 400 + n)) for n in (150, 3, 70)]
+    for own, other, true in zip(backbone.apart(rows), backbone.batch(rows), exact.apart(rows), strict=True):
+        error, usual = ((states[: len(true)] - true).norm() / true.norm() for states in (own, other))
+        assert float(error) < max(0.02, 1.5 * float(usual))
+
+
 @pytest.mark.parametrize(("rope", "fits"), [("linear", True), ("dynamic", False)])
 def test_a_rotation_that_depends_on_the_length_is_left_to_transformers(tiny_folder: Path, tmp_path: Path, rope: str, fits: bool) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "model")

@@ -42,6 +42,17 @@ def test_a_batch_gives_what_each_text_gives_alone(encoder: SentenceEncoder) -> N
     assert np.ptp(together, axis=0).max() > 0.1  # so that the comparison means something
 
 
+def test_packed_weights_give_what_transformers_gives(tiny_bert: str) -> None:
+    texts = ["the door", "", "lock " * 400, "open the lock of my door, please!"]
+    encoder, plain = SentenceEncoder(tiny_bert), SentenceEncoder(tiny_bert)
+    expected, flops = plain.vectors(texts)[0], plain.flops_per_token
+    encoder.pack()
+    np.testing.assert_allclose(encoder.vectors(texts)[0], expected, atol=1e-5)
+    assert encoder.flops_per_token == flops > 0
+    if encoder.hurry() and plain.hurry():  # sixteen bits come after unpacking
+        np.testing.assert_array_equal(encoder.vectors(texts)[0], plain.vectors(texts)[0])
+
+
 def test_marks_written_in_a_text_are_spelled_out(encoder: SentenceEncoder) -> None:
     _, _, (spelled,) = encoder.vectors(["[SEP]"])
     assert spelled == 2 + len("[sep]")

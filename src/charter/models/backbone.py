@@ -191,8 +191,21 @@ class Backbone:
     @torch.inference_mode()
     def side_by_side(self, ids: Tensor, positions: Tensor, attend: llama.Attend) -> Tensor:
         """Hidden states of tokens in one row, [tokens], of a `plain` backbone: float [tokens, layers, width]."""
-        found = {number: x for number, x in llama.blocks(self._body, ids, positions, attend) if number in self.layers}
-        return torch.stack([found[number] for number in self.layers], dim=-2).float()
+        out = torch.empty(len(ids), len(self.layers), self.width)
+        for number, x in llama.blocks(self._body, ids, positions, attend):
+            if number in self.layers:
+                out[:, self.layers.index(number)] = x
+        return out
+
+    @torch.inference_mode()
+    def apart(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Hidden states of whole token sequences, float [tokens, layers, width] each; side by side where the model is `plain`, else padded."""
+        lengths = [len(row) for row in rows]
+        if not self.plain:
+            return [own[:n] for own, n in zip(self.batch(rows), lengths, strict=True)]
+        positions = torch.cat([torch.arange(n) for n in lengths])
+        states = self.side_by_side(torch.tensor([i for row in rows for i in row]), positions, llama.apart(lengths))
+        return list(torch.split(states, lengths))
 
     def hurry(self) -> bool:
         """Go over to bfloat16 where the processor has instructions for it; returns whether it did.

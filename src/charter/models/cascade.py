@@ -143,9 +143,11 @@ class Cascade:
             self.whole.encoder.hurry()
 
     def pack(self) -> None:
-        """`Backbone.pack` for every stage."""
+        """`Backbone.pack` for every stage, and the sentence encoder likewise."""
         for stage in self.stages:
             stage.backbone.pack()
+        if self.whole:
+            self.whole.encoder.pack()
 
     def hear(self, runs: Sequence[Run]) -> None:
         """Let the sentence encoder read turns of the prompt that the screen has read; nothing where there is none."""

@@ -51,16 +51,14 @@ def reach_of(lane: Lane, stage: Stage, number: int) -> int:
 
 
 def states_of(backbone: Backbone, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Hidden states [tokens, layers, width] of token sequences, in one padded forward where they are short; of none, nothing."""
+    """Hidden states [tokens, layers, width] of token sequences, in one forward where they are short; of none, nothing."""
     nothing = torch.empty(0, len(backbone.layers), backbone.width)
     longest = max(map(len, rows))
-    if longest > min(BATCH_TOKENS, backbone.context):
-        # A long exchange goes through a stream: its attention would not fit a padded batch.
+    if longest > (backbone.context if backbone.plain else min(BATCH_TOKENS, backbone.context)):
+        # A long exchange goes through a stream: beyond the context in windows, and else because its attention would not fit a padded batch.
         return [Overlapping(backbone).feed(row) for row in rows]
     asked = [number for number, row in enumerate(rows) if row]
-    states = backbone.batch([rows[number] for number in asked]) if asked else None
     out = [nothing] * len(rows)
-    for at, number in enumerate(asked):
-        assert states is not None
-        out[number] = states[at, : len(rows[number])]
+    for number, states in zip(asked, backbone.apart([rows[number] for number in asked]) if asked else (), strict=True):
+        out[number] = states
     return out

@@ -20,6 +20,9 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 STEADY = ("default", "linear", "llama3")
 """Rotations that depend on a token's position alone, not on how long its sequence has become."""
 
+BLOCK = 64
+"""Tokens whose attention is computed at once: what they can't see of each other is all that is computed in vain."""
+
 
 def fits(body: Any) -> bool:
     """Whether this transformers model (without its output head) is a Llama whose blocks can be run so."""
@@ -68,12 +71,33 @@ def attended(query: Tensor, keys: Tensor, values: Tensor, scale: float | None = 
     return scaled_dot_product_attention(grouped, keys[None], values[None], mask, scale=scale).reshape(heads, n, -1)
 
 
+def by_blocks(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """A whole sequence attends to itself, as in `attended`, with scores and products in its own type.
+
+    In bfloat16 torch's own attention goes without the processor's 16-bit products; of a text of 400 tokens it takes twice as long.
+    """
+    heads, length, size = query.shape
+    fewer = keys.shape[0]
+    grouped = (query * size**-0.5).reshape(fewer, -1, length, size)
+    future = torch.ones(BLOCK, BLOCK, dtype=torch.bool).triu(1)
+    out = torch.empty_like(grouped)
+    for start in range(0, length, BLOCK):
+        end = min(length, start + BLOCK)
+        n = end - start
+        scores = torch.bmm(grouped[:, :, start:end].reshape(fewer, -1, size), keys[:, :end].transpose(1, 2)).view(heads, n, end)
+        scores[:, :, start:].masked_fill_(future[:n, :n], -torch.inf)
+        seen = torch.bmm(scores.softmax(-1).view(fewer, -1, end), values[:, :end])
+        out[:, :, start:end] = seen.view(fewer, -1, n, size)
+    return out.view(heads, length, size)
+
+
 def apart(lengths: list[int]) -> Attend:
     """Sequences side by side, each read from its beginning and seeing itself alone."""
 
     def attend(_block: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         rows = zip(*(torch.split(part.transpose(0, 1), lengths, 1) for part in (query, key, value)), strict=True)
-        return torch.cat([attended(*row).transpose(0, 1).flatten(1) for row in rows])
+        whole = by_blocks if query.dtype == torch.bfloat16 else attended
+        return torch.cat([whole(*row).transpose(0, 1).flatten(1) for row in rows])
 
     return attend
 

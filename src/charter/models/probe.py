@@ -53,8 +53,16 @@ class Hidden:
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the layer adds: [tokens, layers * width] to [tokens, heads]."""
-        units = torch.nn.functional.gelu(torch.from_numpy(inputs @ self.inner.T + self.bias))
-        out: NDArray[np.float32] = units.numpy() @ self.outer.T
+        return self.above(self.below(torch.from_numpy(inputs)))
+
+    def below(self, inputs: Tensor) -> NDArray[np.float32]:
+        """U psi, [tokens, units]: by torch, which has all cores."""
+        out: NDArray[np.float32] = torch.nn.functional.linear(inputs, torch.from_numpy(self.inner)).numpy()
+        return out
+
+    def above(self, units: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rest of what the layer adds: [tokens, units] to [tokens, heads]."""
+        out: NDArray[np.float32] = torch.nn.functional.gelu(torch.from_numpy(units + self.bias)).numpy() @ self.outer.T
         return out
 
     def rounded(self) -> Hidden:
@@ -102,11 +110,11 @@ class Probe:
 
 
 class ProbeTurn:
-    """The running averages over one turn. For the linear part the average of logits is the logit of the average, and smaller."""
+    """The running averages over one turn: of products, since W mean(psi) = mean(W psi) and the latter is smaller."""
 
     def __init__(self, members: Members, hidden: Hidden | None, averaging: Averaging) -> None:
         self._members, self._hidden = members, hidden
-        self._logits, self._inputs = averaging.start(), averaging.start()
+        self._logits, self._units = averaging.start(), averaging.start()
 
     def push(self, states: Tensor) -> NDArray[np.float32]:
         """Hidden states of new tokens in, [tokens, layers, width]; logits after each of them out, [tokens, heads]."""
@@ -115,11 +123,11 @@ class ProbeTurn:
 
     def members(self, states: Tensor) -> NDArray[np.float32]:
         """The same of each member by itself: [members, tokens, heads]; of an ordinary probe there is one."""
-        flat: NDArray[np.float32] = states.flatten(1).numpy()
-        raw = self._members.logits(flat)  # [members, tokens, heads]
+        flat = states.flatten(1)
+        raw = self._members.logits(flat.numpy())  # [members, tokens, heads]
         members, tokens, heads = raw.shape
         z = self._logits.push(raw.transpose(1, 0, 2).reshape(tokens, members * heads)).reshape(tokens, members, heads).transpose(1, 0, 2)
-        return z if self._hidden is None else z + self._hidden.logits(self._inputs.push(flat))
+        return z if self._hidden is None else z + self._hidden.above(self._units.push(self._hidden.below(flat)))
 
 
 def _single(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Members:
