@@ -74,7 +74,7 @@ def test_the_prior_holds_until_the_window_is_full(window: int, random_cascade: C
     flat = {view: np.zeros_like(w) for view, w in probe.weights.items()}
     probe = replace(probe, weights=flat, biases={view: np.full(3, 6, np.float32) for view in flat})
     cascade = replace(random_cascade, probe=probe, mix=dict.fromkeys(flat, 1.0))
-    (scored,) = cascade.batch([Exchange("x", (Turn("user", "a b c d e f g h i j k l"),))])
+    (scored,) = cascade.batch([Exchange("x", (Turn("user", "1 2 3 4 5 6 7 8 9 10 11 12"),))])
     share = np.minimum(1.0, np.arange(1, len(scored.prompt)) / window)
     np.testing.assert_allclose(scored.prompt[:-1, 0], PRIOR + share * (6 - PRIOR), atol=1e-4)
     assert scored.prompt[-1, 0] == pytest.approx(6)

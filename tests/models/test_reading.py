@@ -42,6 +42,7 @@ def through(text: str) -> str:
     ("disguised", "plain"),
     [
         (" 4tt4ck", " attack"), ("h3ll0", "hello"), (" @ttack!", " attack!"), ("$teal", "steal"), ("w34p0n,", "weapon,"),
+        ("k1ll", "kill"), ("7h3", "the"), ("T0", "to"), ("mp3", "mp3"), ("A4", "A4"), ("17", "17"),
         ("h.e.l.l.o", "hello"), (" h-e-l-l-o?", " hello?"), ("w_o_r_d", "word"), ("a|b|c", "abc"),
         (" SHOUTED", " shouted"), ("eRrAtIcLy", "erraticly"), ("pаypаl", "paypal"), ("zero\u200bwidth", "zerowidth"), ("so\u00adft", "soft"),
         ("ｆｕｌｌ", "full"), ("ﬁne", "fine"),

@@ -41,7 +41,9 @@ def command(
     point: Point = "quiet",
     precision: Annotated[
         Literal["float32", "float16"],
-        typer.Option(help="Of the guard's weights: float16 scores words faster as they come on one thread, and moves scores by a hair."),
+        typer.Option(
+            help="Of the guard's weights: float16 scores words in less time as they come, on one thread, and moves scores by a hair."
+        ),
     ] = "float32",
     probe: Annotated[
         Literal["own", "upstream"],

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
@@ -19,9 +20,11 @@ from torch import Tensor
 from charter.errors import BackboneError
 from charter.models import halved, llama, packed
 from charter.models.convert import embedded_folder
+from charter.models.decipher import deciphered
 from charter.models.loading import fingerprint, has_bfloat16, load
-from charter.models.reading import read
+from charter.models.reading import read, undone
 from charter.models.segments import cut
+from charter.models.threads import alone
 from charter.records import Turn
 
 CHUNK = 512
@@ -35,6 +38,8 @@ class Piece:
     ids: tuple[int, ...]
     text: str | None
     """The original text of a segment; None for the marks of the chat format; "" for the mark that ends a turn."""
+    undone: bool = False
+    """Whether it is of a turn that nobody wrote: what the one before it says, which is in disguise."""
 
 
 class Encoder:
@@ -58,6 +63,7 @@ class Encoder:
         self._start = (start,) if chatml else self._plain("\n\n")
         self._end = (end,) if chatml else self._plain("\n")
         self.segment = lru_cache(maxsize=65_536)(self._segment)
+        self.deciphered = lru_cache(maxsize=4_096)(self._deciphered)
 
     def opening(self, role: str) -> Piece:
         """The marks before a turn's text."""
@@ -71,9 +77,20 @@ class Encoder:
         """All pieces of a closed turn."""
         return [self.opening(turn.role), *(Piece(self.segment(s), s) for s in cut(turn.content)), self.ending()]
 
+    def prompt(self, turns: Sequence[Turn]) -> list[list[Piece]]:
+        """All pieces of closed turns; after a turn that is in disguise as a whole comes another with what it says (`decipher`)."""
+        found = []
+        for turn in turns:
+            found.append(self.turn(turn))
+            if (said := self.deciphered(turn.content)) is not None:
+                found.append([replace(piece, undone=True) for piece in self.turn(Turn(turn.role, said))])
+        return found
+
     def texts(self, piece: Piece) -> list[str]:
         """The original text behind each token of a piece, each character at the token that holds its last byte; where the
         segment was not read as it stands, all of it at the last token. Concatenated, they give the text back."""
+        if piece.undone:
+            return [""] * len(piece.ids)
         if not piece.text or read(piece.text) != piece.text:
             return [""] * (len(piece.ids) - 1) + [piece.text or ""]
         spans = self._raw.encode(piece.text, add_special_tokens=False).offsets or [(0, 0)] * len(piece.ids)
@@ -87,6 +104,11 @@ class Encoder:
     def _segment(self, segment: str) -> tuple[int, ...]:
         # Some vocabularies lack control bytes and drop them; a segment of nothing else still gets tokens, and so a score.
         return self._plain(read(segment)) or self._plain(segment) or self._plain("\ufffd")
+
+    def _deciphered(self, text: str) -> str | None:
+        plain = undone(text)
+        found = (deciphered(form, lambda part: len(self._plain(part))) for form in (text, plain))
+        return next((said for said in found if said is not None and undone(said) != plain), None)
 
     def _plain(self, text: str) -> tuple[int, ...]:
         return tuple(self._raw.encode(text, add_special_tokens=False).ids)
@@ -131,6 +153,7 @@ class Backbone:
         """Tells one set of weights from another: 16 hex digits, of the blocks that are read from."""
         self.streams: Callable[[], Growing] | None = None
         """How streams are opened, if not by `Stream`."""
+        self._few = 0
         self._seen: dict[int, Tensor] = {}
         self._pool: Tensor | None = None
         self._lock = threading.Lock()  # the hooks are shared by conversations in several threads
@@ -221,7 +244,16 @@ class Backbone:
         if not (halved.able() and packed.children(self._body.layers, packed.PackedLinear)):
             return False
         halved.halve(self._body.layers)
+        if self.plain and not self.generates:  # a model that generates runs transformers' blocks, one layer at a time
+            for block in self._body.layers:
+                for layers in llama.siblings(block):
+                    halved.join(layers)
+        self._few = halved.FEW
         return True
+
+    def step(self, tokens: int) -> AbstractContextManager[object]:
+        """Within `with` a step of so many tokens may be run, on as many threads as suit it: one where it reads 16-bit weights."""
+        return alone() if tokens <= self._few else nullcontext()
 
     def stream(self) -> Growing:
         """A new, empty stream; where `batcher.gather` was called, one that shares its forwards with others."""
@@ -297,7 +329,8 @@ class Stream:
         states = []
         for start in range(0, len(ids), CHUNK):
             chunk = torch.tensor([list(ids[start : start + CHUNK])], dtype=torch.long)
-            states.append(backbone._states(None, input_ids=chunk, past_key_values=self._cache, use_cache=True)[0])
+            with backbone.step(chunk.shape[1]):
+                states.append(backbone._states(None, input_ids=chunk, past_key_values=self._cache, use_cache=True)[0])
             self.length += chunk.shape[1]
         return torch.cat(states)
 

@@ -249,10 +249,10 @@ class Cascade:
 
     def _member(self, exchange: Exchange, views: Sequence[View], prompts: bool) -> Member:
         """The sequences of an exchange that these views read."""
-        turn = self.backbone.encoder.turn
+        encoder = self.backbone.encoder
         start = self.start if prompts or exchange.reply is None else self._past
-        prompt: Lane = [start("prompt", turn(t)) for t in exchange.prompt]
-        replies: dict[View, Lane] = {v: [self.start(v, turn(t)) for t in exchange.seen("reply")] for v in views if v != "prompt"}
+        prompt: Lane = [start("prompt", pieces) for pieces in encoder.prompt(exchange.prompt)]
+        replies: dict[View, Lane] = {v: [self.start(v, encoder.turn(t)) for t in exchange.seen("reply")] for v in views if v != "prompt"}
         return Member(exchange, prompt + replies.get("exchange", []), replies.get("reply", []))
 
     def _past(self, view: View, pieces: Sequence[Piece]) -> tuple[None, Run]:
@@ -279,7 +279,7 @@ class Session:
         self.tokens = 0
         """All of the conversation so far, marks included."""
         self.opening: list[Score] = []
-        lane = [cascade.start("prompt", self._encoder.turn(turn)) for turn in turns]
+        lane = [cascade.start("prompt", pieces) for pieces in self._encoder.prompt(turns)]
         cascade.hear([run for _, run in lane])
         for scorer, run in lane:
             self.opening += self._scores(run.pieces, {"prompt": scorer.finish(run, self._sources)})

@@ -8,7 +8,7 @@ tokens much of transformers' time is its own bookkeeping; `benchmarks/streaming.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,14 +35,23 @@ def blocks(body: Any, ids: Tensor, positions: Tensor, attend: Attend) -> Iterato
     """Number of each block, from 1, and the residual stream after it; `ids` and `positions` are [tokens]."""
     x = body.embed_tokens(ids)
     cos, sin = (turn[0, :, None] for turn in body.rotary_emb(x, positions[None]))
+    half = sin.shape[-1] // 2
+    sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
     for number, block in enumerate(body.layers):
         attention = block.self_attn
-        z = _norm(block.input_layernorm, x)
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        query, key, value = (project(z).view(len(z), -1, attention.head_dim) for project in projections)
-        x = x + attention.o_proj(attend(number, _turned(query, cos, sin), _turned(key, cos, sin), value))
-        x = x + block.mlp(_norm(block.post_attention_layernorm, x))
+        first, second = siblings(block)
+        query, key, value = (made.view(len(x), -1, attention.head_dim) for made in _each(first, _norm(block.input_layernorm, x)))
+        turned = _turned(torch.cat((query, key), 1), cos, sin)
+        x = x + attention.o_proj(attend(number, turned[:, : query.shape[1]], turned[:, query.shape[1] :], value))
+        gate, up = _each(second, _norm(block.post_attention_layernorm, x))
+        x = x + block.mlp.down_proj(block.mlp.act_fn(gate) * up)
         yield number + 1, x
+
+
+def siblings(block: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The layers of a block that read the same input: those before the attention, and those of the feed-forward part."""
+    attention = block.self_attn
+    return (attention.q_proj, attention.k_proj, attention.v_proj), (block.mlp.gate_proj, block.mlp.up_proj)
 
 
 def closed(body: Any, x: Tensor) -> Tensor:
@@ -93,11 +102,16 @@ def apart(lengths: list[int]) -> Attend:
     return attend
 
 
+def _each(layers: Sequence[Any], x: Tensor) -> Sequence[Tensor]:
+    """What each layer makes of the same input; one product where they were joined (`halved.join`)."""
+    joined = getattr(layers[0], "joined", None)
+    return joined(x) if joined else [layer(x) for layer in layers]
+
+
 def _norm(layer: Any, x: Tensor) -> Tensor:
     return rms_norm(x, layer.weight.shape, layer.weight, layer.variance_epsilon)
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions: [tokens, heads, size]."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+    """Rotary positions: [tokens, heads, size]; the first half of `sin` comes with its sign turned."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

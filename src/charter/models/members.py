@@ -33,7 +33,9 @@ def disagreements(cascade: Cascade, exchange: Exchange) -> tuple[NDArray[np.floa
 
 
 def _logits(cascade: Cascade, exchange: Exchange, view: View) -> NDArray[np.float32]:
-    turns = [cascade.backbone.encoder.turn(turn) for turn in exchange.seen(view)]
+    encoder = cascade.backbone.encoder
+    replies = [encoder.turn(turn) for turn in exchange.seen("reply")] if view != "prompt" else []
+    turns = (encoder.prompt(exchange.prompt) if view != "reply" else []) + replies
     states = Overlapping(cascade.backbone).feed([i for pieces in turns for piece in pieces for i in piece.ids])
     found, at = [], 0
     for number, pieces in enumerate(turns):

@@ -134,13 +134,14 @@ def ragged(backbone: Backbone, rows: Rows) -> Tensor:
     """
     ids = torch.tensor([i for _, own in rows for i in own])
     positions = torch.cat([torch.arange(keys.length, keys.length + len(own)) for keys, own in rows])
-    if backbone.plain:
-        states = backbone.side_by_side(ids, positions, lambda block, *parts: _attend(rows, block, *parts))
-    else:
-        nothing = torch.empty(1, 1, 1, 1)  # a mask of four dimensions is left alone: the rows say who sees whom
-        states = backbone._states(
-            None, input_ids=ids[None], position_ids=positions[None], attention_mask=nothing, use_cache=False, charter_rows=rows
-        )[0]  # fmt: skip
+    with backbone.step(len(ids)):
+        if backbone.plain:
+            states = backbone.side_by_side(ids, positions, lambda block, *parts: _attend(rows, block, *parts))
+        else:
+            nothing = torch.empty(1, 1, 1, 1)  # a mask of four dimensions is left alone: the rows say who sees whom
+            states = backbone._states(
+                None, input_ids=ids[None], position_ids=positions[None], attention_mask=nothing, use_cache=False, charter_rows=rows
+            )[0]  # fmt: skip
     for keys, own in rows:
         keys.length += len(own)
     return states

@@ -16,6 +16,8 @@ import unicodedata
 from functools import lru_cache
 from urllib.parse import unquote
 
+from charter.models.segments import cut
+
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 _BASE64_SIGN = re.compile(r"[0-9+/=]|[a-z][A-Z]")
 _BASE64_PIECE = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
@@ -32,9 +34,12 @@ _TAGS = 0xE0000
 _TAG = re.compile("[\U000e0020-\U000e007e]+")
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")
 _JOINED = re.compile(r"(?<=[A-Za-z0-9])\u200d(?=[A-Za-z0-9])")
-_LEET = str.maketrans("013457@$!", "oleastasi")
+_LEET = str.maketrans("013457@$!", "oieastasi")
+"""A one may stand for an l as well; i is the more frequent letter."""
 _LEET_WORD = re.compile(r"[A-Za-z013457@$!]*[A-Za-z][013457@$!]+[A-Za-z][A-Za-z013457@$!]*")
 _LEET_START = re.compile(r"[013457@$][A-Za-z]{3,}")
+_LEET_SHORT = frozenset("to do so no on of or is it in if as at an am the how who why was his she has can for from not out".split())
+"""Words that are too short to be told by their form from names such as mp3."""
 _NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|[0-9a-f]{7,}|[0-9A-F]{7,}")
 """A hexadecimal number or hash, which is no word in digits."""
 _COLOUR = re.compile(r"[0-9A-Fa-f]{3,8}")
@@ -57,12 +62,18 @@ def read(segment: str) -> str:
     return space + front + word + back
 
 
+def undone(text: str) -> str:
+    """The plain reading of a whole text, segment by segment."""
+    return "".join(map(read, cut(text)))
+
+
 def _word(word: str) -> str:
     if _DOTTED.fullmatch(word):
         word = re.sub(r"[.\-_*|]", "", word)
-    if (_LEET_WORD.fullmatch(word) or _LEET_START.fullmatch(word)) and not _NUMBER.fullmatch(word):
-        plain = word.lower().translate(_LEET)
-        word = plain if plain.isalpha() else word
+    plain = word.lower().translate(_LEET)
+    short = plain in _LEET_SHORT and word.isalnum() and not word.isdecimal()
+    if short or ((_LEET_WORD.fullmatch(word) or _LEET_START.fullmatch(word)) and not _NUMBER.fullmatch(word)):
+        word = plain if plain.isalpha() and plain != word.lower() else word
     flips = sum(a.isupper() != b.isupper() for a, b in zip(word, word[1:], strict=False))
     shouted = len(word) > 3 and word.isalpha() and word.isupper()
     return word.lower() if shouted or (word.isalpha() and flips > 3) else word
