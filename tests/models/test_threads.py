@@ -1,4 +1,4 @@
-"""Short steps with 16-bit weights are one thread's work, and nobody else's threads change."""
+"""Short steps with 16-bit weights, and parts of long work, are one thread's each, and nobody else's threads change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from charter.models import halved, packed
 from charter.models.backbone import Backbone, Stream
 from charter.models.batcher import Batcher
 from charter.models.halved import FEW
-from charter.models.threads import alone
+from charter.models.threads import alone, side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +76,33 @@ def test_short_steps_are_one_threads_work_once_weights_are_rounded(shared: bool,
     assert steps() == [3, 3, 3]
     assert backbone.halve()
     assert steps() == [1, 1, 3]
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+@pytest.mark.parametrize("n", [0, 1, 5, 60])
+def test_parts_side_by_side_come_in_order_and_each_on_one_thread(threads: int, n: int) -> None:
+    def work(part: int) -> tuple[int, int]:
+        return part, torch.get_num_threads()
+
+    assert list(side_by_side(work, range(n), threads)) == [(part, 1) for part in range(n)]
+    assert list(side_by_side(work, range(n), 1)) == [(part, 3) for part in range(n)]
+
+
+def test_a_part_that_fails_ends_the_work_and_parts_are_asked_for_as_they_are_needed() -> None:
+    asked = []
+
+    def parts() -> Iterator[int]:
+        for part in range(1_000):
+            asked.append(part)
+            yield part
+
+    def work(part: int) -> int:
+        if part == 7:
+            raise ValueError("seven")
+        return part
+
+    found = side_by_side(work, parts(), 2)
+    assert [next(found) for _ in range(7)] == list(range(7))
+    with pytest.raises(ValueError, match="seven"):
+        next(found)
+    assert len(asked) < 20

@@ -14,17 +14,24 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from charter.errors import DataError, NoData
 from charter.evaluation.datasets import KINDS, Item, Set
 from charter.guard.folder import Guard
-from charter.models.threads import numpy_alone
+from charter.models.cascade import Scored
+from charter.models.lanes import BATCH_TOKENS
+from charter.models.threads import numpy_alone, side_by_side
 from charter.records import Exchange, Verdict, View, parse_object
 
 WINDOW = 512
 """Rows sorted by length together: padding nearly vanishes, and memory stays bounded."""
+ARITHMETIC = 2
+"""Raised where the same guard scores a text otherwise than before; older scores are then made again."""
 TOO_LONG = "longer than can be read in windows"
+Part = list[tuple[str, Exchange]]
+"""Exchanges by their keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,45 +124,68 @@ def evaluate(
     precision = guard.cascade.backbone.dtype
     results = []
     with numpy_alone(), _appending(scores) as file:
-        for s in sets:
-            pairs = [pair for start in range(0, len(s.items), WINDOW) for pair in _window(guard, s, start, known, file, progress)]
-            scored = [(item, outcome) for item, outcome in pairs if outcome]
-            if len(scored) < len(pairs):
-                left_out[s.name][TOO_LONG] = len(pairs) - len(scored)
-            if scored:
-                items, outcomes = zip(*scored, strict=True)
-                results.append(SetResult(s.name, s.kind, items, outcomes))
+        parts = _parts(guard, sets, set(known), progress)
+        for found in side_by_side(lambda part: _scored(guard, part), parts, _threads(guard)):
+            for key, outcome in found:
+                known[key] = outcome
+                if file:
+                    file.write(_line(key, outcome) + "\n")
+                progress(1)
+    for s in sets:
+        pairs = [(item, known.get(_key(guard, s.view, item.exchange))) for item in s.items]
+        scored = [(item, outcome) for item, outcome in pairs if outcome]
+        if len(scored) < len(pairs):
+            left_out[s.name][TOO_LONG] = len(pairs) - len(scored)
+        if scored:
+            items, outcomes = zip(*scored, strict=True)
+            results.append(SetResult(s.name, s.kind, items, outcomes))
     return Results(guard.hash, seed, tuple(results), {name: reasons for name, reasons in left_out.items() if reasons}, precision)
 
 
-def _window(
-    guard: Guard, s: Set, start: int, known: dict[str, Outcome], file: IO[str] | None, progress: Callable[[int], None]
-) -> list[tuple[Item, Outcome | None]]:
-    """Outcomes of up to WINDOW items from `start`, in order; None for an item longer than can be scored."""
-    items = s.items[start : start + WINDOW]
-    keys = [_key(guard, s.view, item.exchange) for item in items]
-    longest = guard.cascade.longest
-    todo: dict[str, tuple[int, Exchange]] = {}
-    for key, item in zip(keys, items, strict=True):
-        if key not in known and key not in todo:
-            todo[key] = guard.cascade.length(item.exchange), item.exchange
-    fitting = sorted((length, key) for key, (length, _) in todo.items() if length <= longest)
-    progress(len(items) - len(fitting))
-    scored = guard.cascade.batch((todo[key][1] for _, key in fitting), prompts=False)
-    for (_, key), found in zip(fitting, scored, strict=True):
-        judge = guard.judged(found)
-        by = {view: (v.flagged, v.score) for view, v in judge.verdicts.items()} if len(judge.verdicts) > 1 else {}
-        known[key] = Outcome(judge.verdict, len(found.judged_texts), found.tokens, found.read, by)
-        if file:
-            counts = {"tokens": known[key].tokens, "length": found.tokens, "read": found.read, **({"by": by} if by else {})}
-            file.write(json.dumps({"key": key, **asdict(known[key].verdict), **counts}) + "\n")
-        progress(1)
-    return [(item, known.get(key)) for key, item in zip(keys, items, strict=True)]
+def _parts(guard: Guard, sets: Sequence[Set], known: set[str], progress: Callable[[int], None]) -> Iterator[Part]:
+    """What is left to score, in parts of one forward each."""
+    for s in sets:
+        for start in range(0, len(s.items), WINDOW):
+            items = s.items[start : start + WINDOW]
+            todo = {key: item.exchange for item in items if (key := _key(guard, s.view, item.exchange)) not in known}
+            known |= todo.keys()
+            sized = ((guard.cascade.length(exchange), key) for key, exchange in todo.items())
+            fitting = sorted((length, key) for length, key in sized if length <= guard.cascade.longest)
+            progress(len(items) - len(fitting))
+            part: Part = []
+            for length, key in fitting:
+                if part and length * (len(part) + 1) > BATCH_TOKENS:
+                    yield part
+                    part = []
+                part.append((key, todo[key]))
+            if part:
+                yield part
+
+
+def _scored(guard: Guard, part: Part) -> list[tuple[str, Outcome]]:
+    found = guard.cascade.batch((exchange for _, exchange in part), prompts=False)
+    return [(key, _outcome(guard, scored)) for (key, _), scored in zip(part, found, strict=True)]
+
+
+def _outcome(guard: Guard, scored: Scored) -> Outcome:
+    judge = guard.judged(scored)
+    by = {view: (v.flagged, v.score) for view, v in judge.verdicts.items()} if len(judge.verdicts) > 1 else {}
+    return Outcome(judge.verdict, len(scored.judged_texts), scored.tokens, scored.read, by)
+
+
+def _threads(guard: Guard) -> int:
+    """A thread a core; one where forwards wait for one another."""
+    return torch.get_num_threads() if all(stage.backbone.plain for stage in guard.cascade.stages) else 1
+
+
+def _line(key: str, outcome: Outcome) -> str:
+    counts = {"tokens": outcome.tokens, "length": outcome.length, "read": outcome.read, **({"by": outcome.by} if outcome.by else {})}
+    return json.dumps({"key": key, **asdict(outcome.verdict), **counts})
 
 
 def _key(guard: Guard, view: View, exchange: Exchange) -> str:
     precision = guard.cascade.backbone.dtype
-    who = guard.hash if precision == "float32" else f"{guard.hash}-{precision}"
+    who = f"{guard.hash}-{ARITHMETIC}" if precision == "float32" else f"{guard.hash}-{ARITHMETIC}-{precision}"
     text = json.dumps([who, view, [[t.role, t.content] for t in exchange.turns]])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
