@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charter.errors import BackboneError
-from charter.models.backbone import Backbone, Encoder, Piece
+from charter.models.backbone import Backbone
+from charter.models.encoder import Encoder, Piece
 from charter.models.reading import read
 from charter.models.segments import Segmenter, cut
 from charter.records import Turn

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from charter.errors import BackboneError
 from charter.models.backbone import Backbone
 from charter.models.batcher import Batcher, gather
-from charter.models.cascade import Cascade, Score
+from charter.models.cascade import Cascade
 from charter.models.probe import Probe
 from charter.models.ragged import Keys, Memory, MemoryFull, fits, ragged
+from charter.models.scored import Score
 from charter.models.stage import ALWAYS, Stage
 from charter.records import Turn, View
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from charter.errors import BackboneError
 from charter.models.backbone import Backbone
-from charter.models.cascade import Cascade, Score
+from charter.models.cascade import Cascade
 from charter.models.lanes import BATCH_TOKENS
 from charter.models.probe import WINDOW, Probe
+from charter.models.scored import Score
 from charter.models.segments import LONGEST, cut
 from charter.models.stage import PRIOR
 from charter.records import Exchange, Turn, View

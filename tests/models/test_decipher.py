@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charter.models.backbone import Backbone, Encoder
+from charter.models.backbone import Backbone
 from charter.models.cascade import Cascade
 from charter.models.decipher import deciphered
+from charter.models.encoder import Encoder
 from charter.records import Exchange, Turn
 from charter.synthesis.families import FAMILIES
 

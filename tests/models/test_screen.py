@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charter.models.backbone import Piece
+from charter.models.encoder import Piece
 from charter.models.screen import BUCKETS, DECAY, Screen, features, turn_features
 from charter.models.segments import cut
 

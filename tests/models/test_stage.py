@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charter.errors import BackboneError
-from charter.models.cascade import Cascade, Scored, Session
+from charter.models.cascade import Cascade, Session
+from charter.models.scored import Scored
 from charter.models.stage import ALWAYS, PRIOR, Source, along, escalated
 from charter.models.value_head import ValueHead
 from charter.records import Exchange, Turn, View

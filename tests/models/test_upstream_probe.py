@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from charter.errors import BackboneError
 from charter.guard.folder import load
-from charter.models.cascade import Cascade, Score, Session
+from charter.models.cascade import Cascade, Session
 from charter.models.generation import Sampling
 from charter.models.probe import WINDOW
+from charter.models.scored import Score
 from charter.models.segments import cut
 from charter.models.stage import PRIOR, escalated, mixed
 from charter.models.upstream_probe import UpstreamSession
@@ -38,7 +39,7 @@ def _brute(cascade: Cascade, text: str, ids: list[int], states: Any, token_texts
     z = states.flatten(1).numpy() @ weight.T + bias
     screen = cascade.screen.turn("exchange")
     segments = cut(text)
-    from charter.models.backbone import Piece
+    from charter.models.encoder import Piece
 
     by_segment = [screen.feed([Piece((0,), s)])[0] for s in segments]
     ends = np.cumsum([len(s) for s in segments])

@@ -15,7 +15,7 @@ import numpy as np
 from charter.guard.session import GuardSession
 from charter.guard.tokens import Part, TokenScore
 from charter.models.calibrate import ViewPolicy
-from charter.models.cascade import Score
+from charter.models.scored import Score
 from charter.models.segments import Segmenter, cut
 from charter.records import Turn, View
 

@@ -14,7 +14,7 @@ from charter.cli.point import Point
 
 if TYPE_CHECKING:
     from charter.guard.folder import Guard
-    from charter.models.cascade import Scored
+    from charter.models.scored import Scored
     from charter.records import Exchange, Verdict
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from charter.evaluation.run import Outcome, Results
 from charter.evaluation.upstream import Upstream, upstream
 from charter.guard.folder import Guard
-from charter.models.backbone import Piece
+from charter.models.encoder import Piece
 from charter.models.whole import text_of
 from charter.records import Exchange
 from charter.statistics import Interval, ratio

@@ -18,7 +18,7 @@ from charter.guard.folder import Guard
 from charter.guard.policy import Judge
 from charter.guard.recalibrate import ordinary_slices
 from charter.models.calibrate import NEAR_MISS
-from charter.models.cascade import Scored
+from charter.models.scored import Scored
 from charter.records import Exchange, View, parse_turns, read_jsonl
 from charter.statistics import Interval, certifiable, clopper_pearson, upper_bound
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from charter.errors import DataError, NoData
 from charter.evaluation.datasets import KINDS, Item, Set
 from charter.guard.folder import Guard
-from charter.models.cascade import Scored
 from charter.models.lanes import BATCH_TOKENS
+from charter.models.scored import Scored
 from charter.models.threads import numpy_alone, side_by_side
 from charter.records import Exchange, Verdict, View, parse_object
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from charter.evaluation.datasets import Set
 from charter.guard.folder import Guard
-from charter.models.cascade import Scored
+from charter.models.scored import Scored
 from charter.models.segments import cut
 from charter.records import Exchange, Turn
 from charter.statistics import absent, clopper_pearson

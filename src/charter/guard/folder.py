@@ -32,7 +32,8 @@ from charter.records import REPLY_VIEWS, Exchange, Turn, Verdict, View, write_te
 
 if TYPE_CHECKING:
     from charter.guard.holdback import OpenGuard
-    from charter.models.cascade import Cascade, Scored
+    from charter.models.cascade import Cascade
+    from charter.models.scored import Scored
     from charter.models.value_head import Tuned
 
 SCHEMA = 1

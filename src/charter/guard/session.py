@@ -8,7 +8,8 @@ from charter.guard.holdback import HoldBack
 from charter.guard.policy import JointJudge
 from charter.guard.tokens import Part, Tokens, TokenScore
 from charter.models.calibrate import ViewPolicy
-from charter.models.cascade import Score, Session
+from charter.models.cascade import Session
+from charter.models.scored import Score
 from charter.models.upstream_probe import UpstreamSession
 from charter.records import REPLY_VIEWS, Verdict, View
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from charter.errors import BackboneError
-from charter.models.backbone import Encoder, Piece
+from charter.models.encoder import Encoder, Piece
 from charter.models.segments import Segmenter
 from charter.records import Turn
 

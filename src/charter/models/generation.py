@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from charter.errors import BackboneError
-from charter.models.backbone import CHUNK, Backbone, Piece
+from charter.models.backbone import CHUNK, Backbone
 from charter.models.chat_format import ChatFormat, Speech
+from charter.models.encoder import Piece
 from charter.records import Turn
 
 

@@ -17,7 +17,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from charter.models.backbone import Piece
+from charter.models.encoder import Piece
 from charter.models.reading import read
 from charter.records import View
 

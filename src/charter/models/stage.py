@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charter.errors import BackboneError
-from charter.models.backbone import Backbone, Piece
+from charter.models.backbone import Backbone
+from charter.models.encoder import Piece
 from charter.records import View
 
 PRIOR = -4.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from charter.models.backbone import Piece
+from charter.models.encoder import Piece
 from charter.models.stage import ALWAYS, PRIOR, Source, StageTurn, escalated, mixed, out_of_the_prior
 from charter.models.whole import Heard, joined
 from charter.records import View

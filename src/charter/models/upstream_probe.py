@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from charter.errors import BackboneError
-from charter.models.backbone import Piece
-from charter.models.cascade import Cascade, Score, Session
+from charter.models.cascade import Cascade, Session
 from charter.models.chat_format import Aligned
+from charter.models.encoder import Piece
 from charter.models.generation import Generation, Generator, Sampling, Token
+from charter.models.scored import Score
 from charter.models.stage import Source, along
 from charter.models.turn import TurnScorer
 from charter.records import Turn, View

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charter.models.backbone import Piece
+from charter.models.encoder import Piece
 from charter.models.probe import Hidden
 from charter.models.reading import read
 from charter.models.sentence import SentenceEncoder

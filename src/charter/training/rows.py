@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from charter.models.backbone import Encoder
+from charter.models.encoder import Encoder
 from charter.records import Exchange, View
 from charter.training.pieces import CONTEXT, NOWHERE, pieces
 from charter.training.table import Table
