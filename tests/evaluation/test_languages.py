@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from charter.evaluation.languages import UNKNOWN, Languages
+from charter.evaluation.languages import UNKNOWN, Languages, code
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,11 @@ from charter.evaluation.languages import UNKNOWN, Languages
 )  # fmt: skip
 def test_a_language_is_named_where_it_is_sure(text: str, language: str) -> None:
     assert Languages()(text) == language
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [("en", "en"), ("pt-BR", "pt"), ("zh_Hans", "zh"), ("yue", "yue"), ("Chinese", "zh"), ("mixed", None), ("mostly en", None), ("", None), (None, None), (7, None)],
+)  # fmt: skip
+def test_a_row_names_its_language_by_a_code_or_in_english(said: object, found: str | None) -> None:
+    assert code(said) == found

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from charter.errors import DataError, NoData
+from charter.evaluation.languages import code
 from charter.records import Example, Exchange, Turn, View, parse_turns, read_jsonl
 
 LABELS = {"harmful": True, "safe": False, "benign": False}
@@ -186,8 +187,7 @@ def _word(row: dict[str, Any], key: str, where: str) -> str:
 def _told(row: dict[str, Any]) -> dict[str, Any]:
     """What a row may say of its origin: `parent` or `conversation`, and `lang`."""
     parent = next((str(row[key]) for key in ("parent", "conversation") if row.get(key)), None)
-    lang = row.get("lang")
-    return {"parent": parent, "language": lang[:2].lower() if isinstance(lang, str) and len(lang) >= 2 else None}
+    return {"parent": parent, "language": code(row.get("lang"))}
 
 
 def _exchange(row: dict[str, Any], view: View, where: str) -> Exchange:
