@@ -43,14 +43,14 @@ def clustered(k: int, most: int, rate: float, forget: bool = False) -> Case:
     return draw
 
 
-def ranking(k: int, most: int, draws: int = 200) -> Case:
+def ranking(k: int, most: int) -> Case:
     """AUROC of k positive and k negative clusters of 1 to `most` items."""
 
     def draw(rng: np.random.Generator) -> tuple[Interval, float]:
         groups = np.repeat(np.arange(2 * k), rng.integers(1, most + 1, 2 * k))
         labels = groups < k
         scores = _correlated(rng, groups) + SEPARATION * labels
-        found = statistics.bootstrap(statistics.auroc, labels, scores, int(rng.integers(1 << 30)), draws, groups if most > 1 else None)
+        found = statistics.bootstrap(statistics.auroc, labels, scores, int(rng.integers(1 << 30)), groups=groups if most > 1 else None)
         return found, float(norm.cdf(SEPARATION / 2**0.5))
 
     return draw
