@@ -45,7 +45,7 @@ def through(text: str) -> str:
         ("k1ll", "kill"), ("7h3", "the"), ("T0", "to"), ("mp3", "mp3"), ("A4", "A4"), ("17", "17"),
         ("h.e.l.l.o", "hello"), (" h-e-l-l-o?", " hello?"), ("w_o_r_d", "word"), ("a|b|c", "abc"),
         (" SHOUTED", " shouted"), ("eRrAtIcLy", "erraticly"), ("pаypаl", "paypal"), ("zero\u200bwidth", "zerowidth"), ("so\u00adft", "soft"),
-        ("ｆｕｌｌ", "full"), ("ﬁne", "fine"),
+        ("ᑯ೦", "do"), ("日本の", "日本の"), ("ｆｕｌｌ", "full"), ("ﬁne", "fine"),
     ],
 )  # fmt: skip
 def test_a_disguise_reads_as_the_word_beneath(disguised: str, plain: str) -> None:

@@ -44,6 +44,10 @@ _NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|[0-9a-f]{7,}|[0-9A-F]{7,}")
 """A hexadecimal number or hash, which is no word in digits."""
 _COLOUR = re.compile(r"[0-9A-Fa-f]{3,8}")
 _DOTTED = re.compile(r"(?:[^\W_][.\-_*|]){2,}[^\W_]")
+_TOGETHER = frozenset(
+    {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "HANGUL", "BOPOMOFO", "DIGIT", "EXTENDED", "COMBINING"}
+)
+"""First words of the names of characters that one word may hold beside those of another script."""
 _EDGES = re.compile(r"^([\s\W_]*)(.*?)([\s\W_]*)$", re.DOTALL)
 
 
@@ -162,9 +166,14 @@ def _plain_letters(text: str) -> str:
     text = _JOINED.sub("", _TAG.sub(_untagged, _FLAG.sub("\U0001f3f4", text)))
     text = "".join(c for c in text if unicodedata.category(c) != "Cf" or c == "\u200d")
     folded = unicodedata.normalize("NFKC", text)
-    if any("a" <= c <= "z" for c in folded.lower()):
+    if any("a" <= c <= "z" for c in folded.lower()) or len({_script(c) for c in folded if c.isalnum()} - _TOGETHER) > 1:
         folded = "".join(_latin(c) for c in folded)
     return folded
+
+
+@lru_cache(maxsize=4_096)
+def _script(character: str) -> str:
+    return unicodedata.name(character, "none").split()[0].removesuffix("-INDIC")
 
 
 def _untagged(run: re.Match[str]) -> str:
@@ -173,8 +182,8 @@ def _untagged(run: re.Match[str]) -> str:
 
 @lru_cache(maxsize=4_096)
 def _latin(character: str) -> str:
-    """The Latin letter that a Greek, Cyrillic or other letter looks like; else the character itself."""
-    if character.isascii() or not character.isalpha() or unicodedata.name(character, "").startswith("LATIN"):
+    """The Latin letter that a Greek, Cyrillic or other letter or digit looks like; else the character itself."""
+    if character.isascii() or not character.isalnum() or unicodedata.name(character, "").startswith("LATIN"):
         return character
     from confusable_homoglyphs import confusables
 
