@@ -159,7 +159,7 @@ class _Trainer:
             replies = last[at[0], at[1]] @ self._outputs.T
         ids = torch.tensor([own[at] for own, at, _ in rows], device=self._device)
         called = torch.tensor([chosen for *_, chosen in rows], device=self._device)
-        chosen = cross_entropy(marks.float(), ids, reduction="none")[called].sum() / called.sum().clamp(min=1)
+        chosen: Tensor = cross_entropy(marks.float(), ids, reduction="none")[called].sum() / called.sum().clamp(min=1)
         return chosen + cross_entropy(replies.float(), following)
 
     @torch.no_grad()
