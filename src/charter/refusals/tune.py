@@ -159,7 +159,7 @@ class _Trainer:
             replies = last[at[0], at[1]] @ self._outputs.T
         ids = torch.tensor([own[at] for own, at, _ in rows], device=self._device)
         called = torch.tensor([chosen for *_, chosen in rows], device=self._device)
-        chosen: Tensor = cross_entropy(marks.float(), ids, reduction="none")[called].sum() / called.sum().clamp(min=1)
+        chosen = cross_entropy(marks.float(), ids, reduction="none")[called].sum() / called.sum().clamp(min=1)
         return chosen + cross_entropy(replies.float(), following)
 
     @torch.no_grad()
@@ -177,7 +177,8 @@ def _drawn(words: Tensor, marks: int, seed: int) -> Tensor:
     """
     mean = words.mean(0)
     drawn = torch.randn(marks, words.shape[1], generator=torch.Generator().manual_seed(seed)).to(words)
-    return mean + drawn / drawn.norm(dim=1, keepdim=True) * (words - mean).norm(dim=1).mean()
+    found: Tensor = mean + drawn / drawn.norm(dim=1, keepdim=True) * (words - mean).norm(dim=1).mean()
+    return found
 
 
 def _through(states: Tensor, *_: object, **__: object) -> Tensor:
