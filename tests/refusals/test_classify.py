@@ -89,6 +89,12 @@ def test_probabilities_are_the_logistic_of_a_dense_product(parts: list[str]) -> 
     assert list(found.values()) == pytest.approx((1 / (1 + np.exp(-(dense @ weights + biases)))).tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("offer", ["I can help with that.", "I'm an assistant, and I can help you with that.", "Yes, I can help you pack."])
+def test_an_offer_to_help_is_no_refusal_but_one_after_a_refusal_is(offer: str) -> None:
+    assert load().judge(offer).did == "complied"
+    assert load().judge(f"I won't do that. {offer}").did != "complied"
+
+
 def test_shipped_weights_are_of_the_shipped_data() -> None:
     import charter.refusals
 

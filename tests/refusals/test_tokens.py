@@ -19,7 +19,7 @@ from charter.models.refusal_tokens import ROWS, RefusalTokens, Rule
 from charter.records import Example, Turn, write_examples
 from charter.refusals.classify import load
 from charter.refusals.tokens import Answered, Asked, Row, answer, prompts, sweep, training_rows
-from charter.refusals.tune import Options, train
+from charter.refusals.tune import Options, _Trainer, train
 
 THEMES = {"locks": "the door", "potions": "a love potion"}
 
@@ -64,13 +64,22 @@ def _turns(text: str = "open the door of house 3") -> tuple[Turn, ...]:
 def test_rows_are_refusals_and_answers_of_the_train_split_alone() -> None:
     marks, rows = training_rows(_examples(), True, None, 0)
     assert marks == ("respond", "refuse:locks", "refuse:potions")
-    assert {(row.reply, row.mark) for row in rows} == {("No.", 1), ("No.", 2), ("Old.", 0)}
-    assert len(rows) == 72
+    called = [row for row in rows if row.chosen]
+    assert {(row.reply, row.mark) for row in called} == {("No.", 1), ("No.", 2), ("Old.", 0)}
+    assert len(called) == 72
     assert not {row.parent for row in rows} & {e.parent for e in _examples() if e.split == "test"}
     marks, few = training_rows(_examples(), False, 20, 0)
     assert marks == ("respond", "refuse")
-    assert [sum(row.mark == mark for row in few) for mark in (0, 1)] == [10, 10]
+    assert [sum(row.mark == mark and row.chosen for row in few) for mark in (0, 1)] == [10, 10]
     assert few == training_rows(_examples(), False, 20, 0)[1] != training_rows(_examples(), False, 20, 1)[1]
+
+
+def test_every_permitted_prompt_is_shown_refused_too_by_a_mark_that_is_not_learned() -> None:
+    rows = training_rows(_examples(), True, None, 0)[1]
+    shown = [row for row in rows if not row.chosen]
+    assert {row.prompt for row in shown} == {row.prompt for row in rows if row.mark == 0}
+    assert {row.mark for row in shown} == {1, 2}
+    assert all(load().judge(row.reply).did == "refused" for row in shown)
 
 
 def test_a_clause_with_few_refusals_gets_no_mark_and_one_side_alone_is_no_data() -> None:
@@ -177,6 +186,27 @@ def test_training_is_repeatable_and_leaves_the_rest_of_the_model_alone(chat_fold
     assert {name.split(".")[1] for name in first.tensors if name != ROWS} == {"1"}  # the last block alone
     assert first.record.fingerprint == Generator(str(chat_folder)).fingerprint
     assert Marked(first, str(chat_folder)).fingerprint != first.record.fingerprint
+
+
+def test_the_mark_alone_steers_the_reply_where_only_the_last_block_is_trained(chat_folder: Path) -> None:
+    said = ("Old.", "No.")
+    rows = [Row(_turns(f"open door {n}"), said[mark], mark, str(n)) for n in range(12) for mark in (0, 1)]
+    found = Marked(train(rows, ("respond", "refuse"), Options(str(chat_folder), blocks=1, epochs=24, lr=2e-2)), str(chat_folder))
+    asked = [found.prompt(_turns(f"open door {n}")) for n in (2, 5, 8)]
+    for mark in (0, 1):
+        replies = found.continue_all(asked, [mark] * 3, 6)
+        assert all(reply.startswith(said[mark][0]) for reply in replies), replies
+
+
+def test_what_lies_below_the_adapters_may_be_read_once(chat_folder: Path) -> None:
+    trainer = _Trainer(Generator(str(chat_folder)), ("respond", "refuse"), Options(blocks=1))
+    ids = trainer.encode(Row(_turns(), "No.", 1, "a"))[0]
+    words = torch.cat([trainer._inputs, trainer.rows])[torch.tensor(ids)][None]
+    whole = Generator(str(chat_folder)).body(inputs_embeds=words, use_cache=False).last_hidden_state
+    trainer._states = trainer._below([ids], lambda *_: None)[0][None].float()
+    above = trainer._body(inputs_embeds=trainer._states, use_cache=False).last_hidden_state
+    assert torch.allclose(above, whole, atol=0.05 * float(whole.abs().max()))
+    assert not torch.allclose(trainer._states, words)
 
 
 def test_what_does_not_fit_is_told(trained: RefusalTokens, chat_folder: Path, model: Marked, tmp_path: Path) -> None:

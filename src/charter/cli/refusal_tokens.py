@@ -21,7 +21,7 @@ def command(
     backbone: Annotated[str, typer.Option(help="For --train: embedded, a folder, or a hub id.")] = "embedded",
     per_clause: Annotated[bool, typer.Option("--per-clause", help="For --train: a refusal token for each restricted clause.")] = False,
     rows: Annotated[int | None, typer.Option(min=2, help="For --train: most rows, half of them refusals.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 2,
+    epochs: Annotated[int, typer.Option(min=1)] = 3,
     blocks: Annotated[int, typer.Option(min=0, help="For --train: blocks that get adapters, the last ones; 0 for all.")] = 8,
     thresholds: Annotated[str | None, typer.Option(help="For --sweep: numbers with commas between them.")] = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="For --sweep; choose a threshold on dev.")] = "test",

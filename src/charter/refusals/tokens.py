@@ -22,6 +22,10 @@ from charter.refusals.classify import Classifier
 from charter.statistics import auroc, bootstrap, clopper_pearson
 
 THRESHOLDS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
+PLAIN_REFUSALS = (
+    "I can't help with that.", "Sorry, I won't help with this.", "No, that is something I don't do.", "I'd rather not answer this one.",
+    "I'm not able to assist with that request.", "I have to decline.", "Sorry, but I can't answer that.", "I won't go into this.",
+)  # fmt: skip
 FEWEST = 8
 """Refusals to train on below which a clause gets no mark of its own."""
 
@@ -34,6 +38,8 @@ class Row:
     reply: str
     mark: int
     parent: str
+    chosen: bool = True
+    """The prompt calls for this mark. Where not, the row only shows what follows the mark, and the mark itself is not learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +65,12 @@ class Answered:
 def training_rows(examples: Iterable[Example], per_clause: bool, limit: int | None, seed: int) -> tuple[tuple[str, ...], list[Row]]:
     """Refusals of restricted prompts and answers to permitted ones, from the train split; the marks, and the rows in a drawn order.
 
+    Every permitted prompt comes once more, refused in a few plain words after a refusal token that it does not call for. Else the prompt
+    alone would tell what the reply does, and the token would move nothing. (The reverse, harm after `respond`, is not taught.)
+
     Args:
         per_clause: one refusal token a clause that has at least FEWEST refusals; clauses with fewer are left out.
-        limit: most rows, half of them refusals.
+        limit: most rows that call for their mark, half of them refusals.
 
     Raises:
         NoData: there are no refusals, or no answers.
@@ -82,6 +91,8 @@ def training_rows(examples: Iterable[Example], per_clause: bool, limit: int | No
     kept = [_drawn(rng, side, None if limit is None else max(1, limit // 2)) for side in (refusals, answers)]
     rows = [Row(e.exchange.prompt, e.exchange.reply or "", places.get(e.clause, 1), e.parent) for e in kept[0]]
     rows += [Row(e.exchange.prompt, e.exchange.reply or "", 0, e.parent) for e in kept[1]]
+    shown = zip(kept[1], rng.choice(PLAIN_REFUSALS, len(kept[1])), rng.integers(1, len(marks), len(kept[1])), strict=True)
+    rows += [Row(e.exchange.prompt, str(said), int(mark), e.parent, chosen=False) for e, said, mark in shown]
     return marks, _drawn(rng, rows, None)
 
 
