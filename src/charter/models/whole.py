@@ -83,14 +83,9 @@ class Whole:
         return loudest(self.layer.logits(vectors) + self.bias, owner)
 
 
-def plain(segments: Iterable[str]) -> str:
-    """A turn as the encoder reads it, every segment with its disguise undone (`reading`)."""
-    return "".join(map(read, segments))
-
-
 def text_of(pieces: Iterable[Piece]) -> str:
-    """The same of a turn's pieces."""
-    return plain(piece.text for piece in pieces if piece.text)
+    """A turn as the encoder reads it, every segment with its disguise undone (`reading`)."""
+    return "".join(read(piece.text) for piece in pieces if piece.text)
 
 
 def impression(loud: Logits, e: Logits, lead: float) -> Logits:

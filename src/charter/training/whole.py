@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from charter.models.segments import cut
+from charter.models.reading import undone
 from charter.models.sentence import SentenceEncoder
-from charter.models.whole import Whole, plain
+from charter.models.whole import Whole
 from charter.training.activations import Windows
 from charter.training.hidden import fit_hidden
 from charter.training.table import Table
@@ -70,7 +70,7 @@ def _encoded(encoder: SentenceEncoder, texts: Sequence[str], progress: Progress)
     """Vectors float16 [windows, width] and the number of the text that each belongs to."""
     parts, turns = [], []
     for start in range(0, len(texts), PART):
-        own, owner, _ = encoder.vectors([plain(cut(text)) for text in texts[start : start + PART]])
+        own, owner, _ = encoder.vectors([undone(text) for text in texts[start : start + PART]])
         parts.append(own.astype(np.float16))
         turns.append(start + owner)
         progress("sentence encoder", min(start + PART, len(texts)), len(texts))
