@@ -21,9 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 # constitution -> guard -> evaluation -> a guarded endpoint with a handful of requests; leaves everything in runs/demo.
-# With half of the prompts and less of the ordinary traffic, for time; `charter build general --out guard` takes all of it.
+# With half of the prompts, less of the ordinary traffic and short replies alone, for time; `charter build general --out guard` takes all of it.
 demo: $(STAMP)
-	$(BIN)/charter build general --out $(RUNS)/guard --data $(RUNS) --per-clause 130 --per-pool 60 --budget 0.02
+	$(BIN)/charter build general --out $(RUNS)/guard --data $(RUNS) --per-clause 130 --per-pool 60 --short-replies --budget 0.02
 	$(BIN)/charter evaluate $(RUNS)/guard --data $(RUNS) --out $(RUNS) --limit 300
 	$(BIN)/python examples/01_whole_chain.py $(RUNS)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -15,7 +16,10 @@ from charter.records import Example, read_examples
 from charter.synthesis.build import MAX_SEED, Options, plan, synthesize
 from charter.synthesis.families import HELD_OUT, held
 from charter.synthesis.manifest import Manifest
+from charter.synthesis.pools import pools
 from charter.synthesis.recorded import RecordedTeacher
+
+POOLS = {item.slice for item in pools(load("general"))}
 
 
 def build(constitution: Constitution, recordings: Path | None, out: Path, **options: Any) -> Manifest:
@@ -113,6 +117,24 @@ def test_options_shape_the_run(constitution: Constitution, recordings: Path, tmp
     assert "chat" not in {row.slice for row in rows}
     assert sum(row.slice == "code" and row.reply_restricted is None for row in rows) == 3
     assert all(row.reply_restricted is None for row in rows if row.clause)
+
+
+def test_without_long_replies_the_rest_is_the_same(constitution: Constitution, recordings: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(recordings, tmp_path / "recordings")
+    first, *others = (folder / "cellar.jsonl").read_text(encoding="utf-8").split("\n")
+    text = "1. First find the cellar. 2. Then find the key. 3. Then wait until everybody is asleep."
+    row = json.loads(first) | {"at_length": [{"kind": "compliance", "text": text}]}
+    (folder / "cellar.jsonl").write_text("\n".join([json.dumps(row), *others]), encoding="utf-8")
+    made = {}
+    for name, place, kept in (("plain", recordings, True), ("long", folder, True), ("short", folder, False)):
+        build(constitution, place, tmp_path / name, long_replies=kept, augment_rate=0.0)
+        made[name] = {row.turns: row for row in read_examples(tmp_path / name) if row.family == "plain"}
+    assert made["short"].keys() < made["plain"].keys() < made["long"].keys()  # the pools have long answers too
+    assert len({tuple(t for t, row in rows.items() if row.reply_restricted is None) for rows in made.values()}) == 1
+    (new,) = made["long"].keys() - made["plain"].keys()  # what turns in the midst of a reply is drawn from all of them
+    assert new[-1].content == text
+    assert made["long"][new].reply_restricted
+    assert all(row.slice in POOLS for turns, row in made["plain"].items() if turns not in made["short"])
 
 
 @pytest.mark.parametrize(

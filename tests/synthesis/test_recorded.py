@@ -28,6 +28,19 @@ def test_prompts_and_replies_are_replayed_in_order(constitution: Constitution, r
     assert anyio.run(teacher.prompts, constitution["cooking"], [], None).kept == []
 
 
+def test_replies_at_length_come_after_the_short_ones_and_say_who_wrote_them(constitution: Constitution, tmp_path: Path) -> None:
+    long = [{"kind": "deflection", "text": "It depends."}, {"kind": "compliance", "text": "1. Open it.", "by": "embedded"}]
+    row = {"prompt": "Open it.", "refusal": "No.", "compliance": "Yes.", "at_length": long}
+    (tmp_path / "cellar.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    teacher = RecordedTeacher(constitution, tmp_path)
+    (item,) = anyio.run(teacher.prompts, constitution["cellar"], [], None).kept
+    replies = anyio.run(teacher.replies, item)
+    assert [(r.kind, r.teacher, r.long, r.restricted) for r in replies] == [
+        ("refusal", None, False, False), ("compliance", None, False, True),
+        ("deflection", "recorded:authored", True, False), ("compliance", "recorded:embedded", True, True),
+    ]  # fmt: skip
+
+
 @given(st.lists(st.integers(), max_size=50, unique=True), st.integers(1, 60))
 def test_spread_rows_are_as_many_as_asked_in_their_order_and_at_even_distances(rows: list[int], n: int) -> None:
     found = spread(rows, n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from functools import cache
@@ -16,6 +17,12 @@ from charter.synthesis.recorded import read_rows, turns_of
 
 NOTHING_RECORDED = {"child-safety"}
 """By rule such a clause has its text and no examples beyond a plain statement."""
+LINK = re.compile(r"https?:|www\.|\S@\S+\.")
+AUTHORED_ALONE = {
+    "sexual-crimes", "sexual-explicit", "hate-speech", "mass-casualty-weapons", "self-harm", "illegal-drugs", "weapons-explosives",
+    "extremism-terrorism", "malware", "dangerous-health",
+}  # fmt: skip
+"""Clauses in which the embedded model never complies at length: what it makes up there can't be told to be hollow beforehand."""
 SHIPPED = ("general", "chemical-weapons")
 
 
@@ -83,6 +90,30 @@ def test_restricted_prompts_have_a_refusal_and_a_compliance_and_permitted_ones_a
             assert not kinds["refusal"]
             assert not kinds["compliance"]
             assert kinds["answer"] >= 10
+
+
+def test_replies_at_length_are_on_both_sides_and_as_their_kind_says() -> None:
+    constitution = load("general")
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for clause in constitution.clauses:
+        for row in recorded("general").get(clause.id, []):
+            texts = [own["text"] for own in row.get("at_length", ())]
+            assert len(set(texts)) == len(texts)
+            for own in row.get("at_length", ()):
+                assert own["kind"] in (("compliance", "refusal", "deflection") if clause.restricted else ("answer",))
+                assert own["kind"] == "answer" or not LINK.search(own["text"]), clause.id
+                counts[clause.side, own["kind"], own.get("by", "authored")] += len(own["text"].split()) >= 30
+    assert min(counts["restricted", "compliance", "authored"], counts["permitted", "answer", "authored"]) >= 450
+    assert min(counts["restricted", "refusal", "authored"], counts["restricted", "deflection", "authored"]) >= 150
+    assert {by for _, _, by in counts} == {"authored", "embedded"}
+
+
+def test_the_embedded_model_complies_at_length_only_where_little_harm_can_come_of_it() -> None:
+    by_embedded = {
+        name for name, rows in recorded("general").items() for row in rows for own in row.get("at_length", ())
+        if own["kind"] == "compliance" and own.get("by") == "embedded"
+    }  # fmt: skip
+    assert not by_embedded & AUTHORED_ALONE
 
 
 @pytest.mark.parametrize("name", SHIPPED)

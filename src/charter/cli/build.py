@@ -19,6 +19,7 @@ def command(
     teacher_model: synthesize.TeacherModel = None,
     per_clause: synthesize.PerClause = None,
     per_pool: synthesize.PerPool = None,
+    long_replies: synthesize.LongReplies = True,
     max_cost: synthesize.MaxCost = None,
     price: synthesize.Price = (0.0, 0.0),
     family: families.FamilyNames = None,
@@ -59,7 +60,7 @@ def command(
         held_out=held_out_members, head=head, sentence_encoder=sentence_encoder,
     )  # fmt: skip
     folder = data or out.parent / f"{out.name}-data"
-    more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool}
+    more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool, "long_replies": long_replies}
     synthesize.run(
         file, folder, teacher, teacher_model, per_clause, max_cost, price, seed, False, more, exclude or (), engine_, audited or ()
     )

@@ -30,6 +30,12 @@ PerClause = Annotated[
     typer.Option(min=1, help="Prompts for each clause; all recorded ones, or the teacher's own number, if left out."),
 ]
 PerPool = Annotated[int | None, typer.Option(min=1, help="Rows of each pool of ordinary traffic, spread over it; all of them if left out.")]
+LongReplies = Annotated[
+    bool,
+    typer.Option(
+        "--long-replies/--short-replies", help="Short: leave out recorded replies at length, which is quicker and teaches less of replies."
+    ),
+]
 MaxCost = Annotated[float | None, typer.Option(min=0, help="Stop cleanly before this cost; what was paid for stays cached.")]
 Exclude = Annotated[
     list[Path] | None,
@@ -55,6 +61,7 @@ def command(
     teacher_model: TeacherModel = None,
     per_clause: PerClause = None,
     per_pool: PerPool = None,
+    long_replies: LongReplies = True,
     max_cost: MaxCost = None,
     price: Price = (0.0, 0.0),
     family: families.FamilyNames = None,
@@ -68,7 +75,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
     """Write labelled examples for every clause. Resumable: every answer of the teacher is cached."""
-    more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool}
+    more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool, "long_replies": long_replies}
     run(file, out, teacher, teacher_model, per_clause, max_cost, price, seed, as_json, more, exclude or (), engine_, audited or ())
 
 

@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from charter.constitution import Constitution
@@ -59,6 +59,8 @@ class Options:
     """Rows of each benign pool; None: all."""
     replies_per_clause: int | None = None
     """Prompts of each clause that also get replies; None: all recorded ones, or the language teacher's own number."""
+    long_replies: bool = True
+    """Keep recorded replies at length; without them a run is quicker, and knows less of replies."""
     families: tuple[str, ...] = DRAWN
     """Disguises to draw from; by default all, the translations where the teacher can write them."""
     held_out_families: tuple[str, ...] = HELD_OUT
@@ -158,7 +160,7 @@ async def synthesize(
     disguises, seed = options.disguises(teacher), options.seed
 
     items = await _written(constitution, options, options.answered(teacher), engine, progress, manifest)
-    items = _without(excluded, items, manifest)
+    items = _without(excluded, items if options.long_replies else [_brief(item) for item in items], manifest)
     asked, items = items, manifest.note("label", await label(items, constitution, engine, progress))
     agreed, items = items, _as_decided(items, decisions, constitution, manifest)
     items, kinship = kin(items)
@@ -193,6 +195,11 @@ async def _written(
     items = manifest.note("prompts", await prompts(constitution, engine, subtopics, options.per_clause, progress))
     items = manifest.note("replies", await replies(items, engine, answered, progress))
     return manifest.note("pools", Outcome([*items, *pools(constitution, options.without_pools, n=options.per_pool)]))
+
+
+def _brief(item: Item) -> Item:
+    """The item without its replies at length."""
+    return replace(item, replies=tuple(reply for reply in item.replies if not reply.long))
 
 
 def _without(excluded: Excluded | None, items: list[Item], manifest: Manifest) -> list[Item]:

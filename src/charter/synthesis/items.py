@@ -12,7 +12,8 @@ from typing import Literal
 from charter.constitution import Clause, Constitution
 from charter.records import Example, Side, Split, Turn
 
-ReplyKind = Literal["refusal", "compliance", "answer"]
+ReplyKind = Literal["refusal", "compliance", "deflection", "answer"]
+"""A deflection neither helps with a restricted prompt nor refuses it."""
 ORDINARY = "pool:"
 """Begins the `kin` of items that come from the benign pools, and have near-twins in no clause."""
 TURNING = "turning"
@@ -29,6 +30,8 @@ class Written:
     text: str
     teacher: str | None = None
     """Who wrote it, where that is not who wrote the prompt."""
+    long: bool = False
+    """It is one of those at length, as assistants write them; the others are a few sentences."""
 
     @property
     def restricted(self) -> bool:

@@ -129,10 +129,14 @@ def turns_of(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
 
 
 def replies_of(row: dict[str, Any]) -> tuple[Written, ...]:
-    """The replies of a recorded row. `answer_by` names who wrote the answer, where that is not who wrote the prompt."""
+    """The replies of a recorded row: the short ones, one of a kind, and after them any number of long ones, `at_length`.
+
+    `answer_by` and a long reply's `by` name who wrote it, where that is not who wrote the prompt.
+    """
     by = row.get("answer_by")
     writer = f"recorded:{by}" if by else None
-    return tuple(Written(kind, row[kind], writer if kind == "answer" else None) for kind in REPLY_KINDS if row.get(kind))
+    short = [Written(kind, row[kind], writer if kind == "answer" else None) for kind in REPLY_KINDS if row.get(kind)]
+    return (*short, *(Written(r["kind"], r["text"], f"recorded:{r.get('by', 'authored')}", long=True) for r in row.get("at_length", ())))
 
 
 def _shipped_folder(constitution: Constitution) -> Traversable:
