@@ -7,7 +7,7 @@ as it is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from charter.training.table import Table
 
 MIXES = tuple(np.round(np.arange(0.3, 1.01, 0.1), 1).tolist())
 """Shares of a stage that are tried."""
+EARNED = 1e-3
+"""Dev AUROC that the screen must add to a share: its weights are two thirds of a shipped guard, and a view in which it is silent keeps none."""
 WHOLES = tuple(np.round(np.arange(0.1, 0.91, 0.1), 1).tolist())
 """Shares of a sentence encoder that are tried."""
 ESCALATED = tuple(np.geomspace(0.8, 0.001, 24).tolist())
@@ -68,13 +70,24 @@ def operating_point(
     gates: list[Gate] = []
     whole: Listening | None = None
     for number in range(len(cascade.stages)):
-        gate = max(map(Gate, MIXES), key=lambda gate: ranked(logits.peaks([*gates, gate], 1)[:, 0]))
+        found = {share: ranked(logits.peaks([*gates, Gate(share)], 1)[:, 0]) for share in MIXES}
+        gate = _share(found, EARNED if number == 0 else 0.0)
         if number == 0 and cascade.whole and view == "prompt":
             whole = _listening(logits, gate, ranked)
             whole = _heard(logits, gate, whole, calibrated) if number in gated else whole
         gates.append(_escalating(logits, gates, gate, whole, calibrated) if number in gated else gate)
     scores, chosen = calibrated(gates, whole)
     return OperatingPoint(tuple(gates), chosen.temperature, chosen.offset, chosen.calibration, scores, whole)
+
+
+def _share(found: Mapping[float, float], earned: float) -> Gate:
+    """The share of the highest dev AUROC; all, where less adds no more than `earned`.
+
+    Args:
+        found: dev AUROC by share.
+    """
+    best = max(found, key=found.__getitem__)
+    return Gate(1.0 if found[1.0] >= found[best] - earned else best)
 
 
 def _listening(logits: DevLogits, gate: Gate, ranked: Callable[[NDArray[np.float32]], float]) -> Listening:
