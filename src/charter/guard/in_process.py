@@ -61,4 +61,7 @@ def load_in_process(folder: Path, model: str = "embedded", point: PointName = "q
         GuardError: the guard is missing, damaged or foreign, or has a value head.
         BackboneError: the model can't be loaded, can't chat, or is not the one that the guard was trained on.
     """
+    from charter.models.threads import numpy_alone
+
+    numpy_alone()
     return InProcessGuard(replace(load(folder, model, point, generates=True), lookahead=lookahead))
