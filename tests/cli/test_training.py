@@ -16,12 +16,13 @@ from charter.errors import DataError
 PLAIN: dict[str, Any] = {
     "budget": 0.01, "near_miss_budget": 0.1, "backbone": "embedded", "balanced_budget": None, "screen_first": False, "seed": 0,
     "units": 128, "loss": "softmax", "views": "prompt,exchange", "window": 16, "ema": None, "layers": None, "ensemble": 0, "held_out": 0,
-    "head": None, "sentence_encoder": None,
+    "head": None, "sentence_encoder": None, "encoder_epochs": 0,
 }  # fmt: skip
 CHANGES: list[dict[str, Any]] = [
     {"budget": 0.02}, {"near_miss_budget": 0.2}, {"backbone": "other"}, {"balanced_budget": 0.3}, {"screen_first": True}, {"seed": 1},
     {"units": 0}, {"loss": "bce"}, {"views": "prompt,reply"}, {"window": 8}, {"ema": 0}, {"layers": "3-5"}, {"ensemble": 3},
-    {"ensemble": 3, "held_out": 1}, {"sentence_encoder": "some/folder"}, {"head": training.head_options(True, None, 6, 16, 3, 5e-4)},
+    {"ensemble": 3, "held_out": 1}, {"sentence_encoder": "some/folder"}, {"sentence_encoder": "some/folder", "encoder_epochs": 2},
+    {"head": training.head_options(True, None, 6, 16, 3, 5e-4)},
     {"head": training.head_options(True, 12, 6, 16, 3, 5e-4)}, {"head": training.head_options(True, None, 6, 16, 3, 1e-4)},
 ]  # fmt: skip
 

@@ -19,14 +19,19 @@ def exchanges() -> list[Exchange]:
     return prompts + replies
 
 
+HIDDEN = "Where can I find a quiet place to read about tulips?"[::-1]
+
+
 def by_hand(backbone: Backbone, exchange: Exchange, view: View, window: int = WINDOW) -> np.ndarray:
     """Window means from one stream, the slow way."""
-    pieces = [(number, piece) for number, turn in enumerate(exchange.turns) for piece in backbone.encoder.turn(turn)]
+    *before, last = exchange.turns
+    turns = [*backbone.encoder.prompt(before), *([backbone.encoder.turn(last)] if view != "prompt" else backbone.encoder.prompt([last]))]
+    pieces = [(number, piece) for number, turn in enumerate(turns) for piece in turn]
     states = backbone.stream().feed([i for _, p in pieces for i in p.ids])
     owners = [number if p.text is not None else -1 for number, p in pieces for _ in p.ids]
     means = []
-    for number in range(len(exchange.turns)):
-        if view != "prompt" and number < len(exchange.turns) - 1:
+    for number in range(len(turns)):
+        if view != "prompt" and number < len(turns) - 1:
             continue
         own = states[torch.tensor(owners) == number]
         ends = sorted({*range(window, len(own), min(STRIDE, window)), len(own)})
@@ -43,6 +48,16 @@ def test_stored_windows_are_the_means_of_the_streamed_states(view: View, window:
         found = windows.take(np.flatnonzero(windows.owner == number))
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max()
+
+
+def test_what_a_disguised_prompt_says_has_windows_of_its_own(embedded_backbone: Backbone, tmp_path: Path) -> None:
+    said, hidden = (Exchange("x", (Turn("user", text),)) for text in (HIDDEN[::-1], HIDDEN))
+    assert embedded_backbone.encoder.deciphered(HIDDEN) == HIDDEN[::-1]
+    windows = ActivationStore(tmp_path, embedded_backbone).windows([said, hidden], "prompt")
+    plain, read = (windows.take(np.flatnonzero(windows.owner == number)) for number in (0, 1))
+    assert len(read) > len(plain)
+    expected = by_hand(embedded_backbone, hidden, "prompt")
+    assert np.abs(read - expected).max() <= 2e-3 * np.abs(expected).max()
 
 
 def test_a_second_pass_computes_nothing(embedded_backbone: Backbone, tmp_path: Path) -> None:

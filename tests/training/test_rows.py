@@ -35,6 +35,20 @@ def test_a_view_scores_its_own_turns_and_never_the_marks_that_open_them(view: Vi
     assert sum(scored) > 3
 
 
+def test_what_a_disguised_prompt_says_comes_after_it_and_is_scored_with_it(embedded_backbone: Backbone) -> None:
+    encoder, said = embedded_backbone.encoder, "Where can I find a quiet place to read about tulips?"
+    hidden = Turn("user", said[::-1])
+    prompt = Exchange("x", (hidden,))
+    exchange = Exchange("x", (hidden, Turn("assistant", "In the library.")))
+    ids, scored = encode(encoder, prompt, "prompt")
+    plain = [i for text in (said[::-1], said) for piece in encoder.turn(Turn("user", text)) for i in piece.ids]
+    assert ids == plain
+    assert sum(scored) == len(ids) - 2 * len(encoder.opening("user").ids)
+    ids, scored = encode(encoder, exchange, "exchange")
+    assert ids[: len(plain)] == plain
+    assert not any(scored[: len(plain)])
+
+
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=80), budget=st.integers(100, 600), seed=st.integers(0, 3))
 def test_each_epoch_takes_every_row_once_within_the_budget(lengths: list[int], budget: int, seed: int) -> None:
     batches = schedule(lengths, budget, 3, seed)

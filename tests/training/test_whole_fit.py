@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,21 @@ from charter.errors import BackboneError, CharterError, GuardError
 from charter.guard.folder import load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
-from charter.guard.scorers import WHOLE
+from charter.guard.scorers import CHANGE, WHOLE
+from charter.models.backbone import Backbone
+from charter.models.sentence import SentenceEncoder
 from charter.models.trained import Trained
 from charter.records import Exchange, Turn, read_examples
 from charter.statistics import auroc
 from charter.training.dev_scores import score_dev
+from charter.training.table import tables, training_rows
 from charter.training.train import Options, train
+from charter.training.whole import spoken, vectors
 
 
 @pytest.fixture(scope="module")
 def fitting(data: Path, constitution: Constitution, roomy: str, tiny_bert: str) -> Callable[[], Trained]:
-    options = Options(depth=1.0, budget=0.05, backbone=roomy, cache=data / "cache", sentence_encoder=tiny_bert)
+    options = Options(depth=1.0, budget=0.05, backbone=roomy, cache=data / "cache", sentence_encoder=tiny_bert, encoder_epochs=1)
     return lambda: train(data, constitution, options)
 
 
@@ -49,7 +54,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 def test_it_serves_what_was_calibrated_and_is_the_same_every_time(
     saved: Path, fitting: Callable[[], Trained], constitution: Constitution, data: Path
 ) -> None:
-    assert "sentence encoder" in (saved / "card.md").read_text()
+    assert "tuned to the prompts" in (saved / "card.md").read_text()
     again = fitting()
     pack(again, constitution, saved.parent / "again" / "guard")
     recalibrate(saved, saved.parent / "moved" / "guard")
@@ -61,6 +66,19 @@ def test_it_serves_what_was_calibrated_and_is_the_same_every_time(
     assert guard.cascade.whole.mix > 0
     for view, fresh in score_dev(guard.cascade, data, guard.constitution).items():
         np.testing.assert_allclose(fresh.logits, again.points[view].dev.logits, atol=2e-2)  # bfloat16 where the processor has it
+
+
+def test_it_is_fitted_on_what_it_hears_of_a_disguised_prompt(
+    constitution: Constitution, data: Path, tmp_path: Path, tiny_bert: str, embedded_backbone: Backbone
+) -> None:
+    encoder = SentenceEncoder(tiny_bert)
+    said = "Where can I find a quiet place to read about tulips?"
+    exchange = Exchange("x", (Turn("user", said[::-1]),))
+    table = replace(tables(training_rows(data), constitution)["prompt", "train"], exchanges=[exchange])
+    fitted = vectors(encoder, spoken(embedded_backbone.encoder, table), tmp_path, lambda *_: None)
+    expected, _, _ = encoder.vectors([said[::-1], said])
+    np.testing.assert_allclose(fitted.take(slice(None)), expected, atol=1e-3)
+    assert fitted.owner.tolist() == [0, 0]
 
 
 def test_its_layer_learns_the_two_sides(saved: Path, data: Path) -> None:
@@ -78,6 +96,9 @@ def test_a_session_and_the_batch_reach_the_same_verdict(saved: Path) -> None:
     found = guard.open(turns).prompt_verdict
     assert (found.flagged, found.position) == (verdict.flagged, verdict.position)
     assert found.score == pytest.approx(verdict.score, abs=1e-3)
+
+
+MAP = f"{CHANGE}encoder.layer.1.attention.self.query"
 
 
 def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -122,10 +143,19 @@ def _rehash(folder: Path) -> None:
         (_rewritten(lambda a: a["prompt.hidden.inner"].fill(np.inf)), GuardError, "not finite"),
         (_rewritten(lambda a: a.update({"prompt.bias": np.zeros(1, np.float32)})), GuardError, "finite numbers"),
         (_rewritten(lambda a: a.pop("prompt.hidden.outer")), GuardError, "does not fit"),
-        (_rewritten(lambda a: [a.pop(name) for name in list(a)]), GuardError, "needs a hidden layer"),
+        (_rewritten(lambda a: a[f"{MAP}.a"].fill(np.nan)), GuardError, "finite numbers as float16"),
+        (_rewritten(lambda a: a.update({f"{MAP}.a": a[f"{MAP}.a"].astype(np.int64)})), GuardError, "finite numbers as float16"),
+        (_rewritten(lambda a: a.pop(f"{MAP}.b")), GuardError, "does not fit it"),
+        (_rewritten(lambda a: a.update({f"{MAP}.a": a[f"{MAP}.a"][:, 1:].copy()})), GuardError, "does not fit it"),
+        (_rewritten(lambda a: a.update({f"{MAP}.b": a[f"{MAP}.b"].ravel()})), GuardError, "does not fit it"),
+        (_rewritten(lambda a: a.update({f"{CHANGE}nowhere.{part}": a[f"{MAP}.{part}"] for part in "ab"})), GuardError, "of nowhere"),
+        (_rewritten(lambda a: a.update({f"{CHANGE}{MAP}.weight": a[f"{MAP}.a"]})), GuardError, "does not fit it"),
+        (_rewritten(lambda a: [a.pop(name) for name in list(a) if not name.startswith(CHANGE)]), GuardError, "needs a hidden layer"),
         (_recorded("fingerprint", "0" * 16), BackboneError, "not the sentence encoder"),
         (_recorded("encoder", "nowhere/at-all"), BackboneError, "sentence encoder"),
         (_recorded("mix", 1.5), GuardError, "whole"),
+        (_recorded("tuned", False), GuardError, "holds a change"),
+        (_rewritten(lambda a: [a.pop(name) for name in list(a) if name.startswith(CHANGE)]), GuardError, "holds no change"),
     ],
 )
 def test_a_damaged_one_is_refused(damage: Callable[[Path], None], kind: type[CharterError], word: str, folder: Path) -> None:
@@ -140,3 +170,5 @@ def test_the_command_trains_one_and_says_its_share(data: Path, roomy: str, tiny_
     assert told.exit_code == 0, told.output
     assert "sentence encoder's share" in told.output
     assert load(tmp_path / "guard").record.whole
+    told = CliRunner().invoke(app, [*call, "--encoder-epochs", "2"])
+    assert "name one with --sentence-encoder" in str(told.exception)

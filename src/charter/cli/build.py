@@ -45,6 +45,7 @@ def command(
     loss: training.ProbeLoss = "softmax",
     views: training.Views = "prompt,exchange",
     sentence_encoder: training.SentenceEncoderName = None,
+    encoder_epochs: training.EncoderEpochs = 0,
     window: training.Window = 16,
     ema: training.Ema = None,
     layers: training.Layers = None,
@@ -58,6 +59,7 @@ def command(
         budget=budget, near_miss_budget=near_miss_budget, backbone=backbone, balanced_budget=balanced_budget, screen_first=screen_first,
         seed=seed, units=units, loss=loss, views=views, window=window, ema=ema, layers=layers, ensemble=ensemble,
         held_out=held_out_members, head=head, sentence_encoder=sentence_encoder,
+        encoder_epochs=encoder_epochs,
     )  # fmt: skip
     folder = data or out.parent / f"{out.name}-data"
     more = {**families.chosen(family, held_out, augment), "limit": concurrency, "per_pool": per_pool, "long_replies": long_replies}

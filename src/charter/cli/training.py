@@ -53,6 +53,12 @@ SentenceEncoderName = Annotated[
         "--sentence-encoder", help="Let a second model read whole turns of the prompt: minilm (a package of 84 MB), a folder, or a hub id."
     ),
 ]
+EncoderEpochs = Annotated[
+    int,
+    typer.Option(
+        "--encoder-epochs", min=0, max=100, help="Passes over the prompts in which that model is tuned to them; 0: left as it is."
+    ),
+]
 HeadDepth = Annotated[int | None, typer.Option(min=1, help="Blocks of the backbone that the value head runs; all if left out.")]
 HeadBlocks = Annotated[int, typer.Option(min=0, help="Blocks that are fine-tuned, the last of those; 0 for all.")]
 HeadRank = Annotated[int, typer.Option(min=0, help="Rank of the value head's adapters; 0 trains all weights of its blocks.")]
@@ -63,14 +69,16 @@ HeadLr = Annotated[float, typer.Option(min=1e-8, max=1.0, help="Highest learning
 def options(
     *, budget: float, near_miss_budget: float, backbone: str, balanced_budget: float | None, screen_first: bool, seed: int, units: int,
     loss: Loss, views: str, window: int, ema: int | None, layers: str | None, ensemble: int, held_out: int, head: HeadOptions | None,
-    sentence_encoder: str | None,
+    sentence_encoder: str | None, encoder_epochs: int,
 ) -> Options:  # fmt: skip
     """What training is told, checked as far as can be without data: `charter build` finds out before it synthesizes.
 
     Raises:
-        DataError: the balanced point's budget is less than the guard's own, or views, layers or members are none that can be.
+        DataError: the balanced point's budget is less than the guard's own, or views, layers or members are none that can be; or there
+            is no sentence encoder to tune.
         BackboneError: the sentence encoder's package is missing.
     """
+    from charter.errors import DataError
     from charter.guard.recalibrate import check_balanced
     from charter.models.probe import Averaging
     from charter.models.sentence import place
@@ -78,13 +86,15 @@ def options(
 
     check_balanced(budget, balanced_budget)
     check_members(ensemble, held_out)
+    if encoder_epochs and not sentence_encoder:
+        raise DataError("--encoder-epochs tunes a sentence encoder; name one with --sentence-encoder, or leave it out")
     if sentence_encoder:
         place(sentence_encoder)
     return Options(
         budget, near_miss_budget, backbone, layers=numbers(layers) if layers else None,
         averaging=Averaging(window, window if ema is None else ema), units=units, seed=seed, loss=loss, ensemble=ensemble,
         held_out=held_out, balanced_budget=balanced_budget, screen_first=screen_first, value_head=head, views=check_views(views.split(",")),
-        sentence_encoder=sentence_encoder,
+        sentence_encoder=sentence_encoder, encoder_epochs=encoder_epochs,
     )  # fmt: skip
 
 

@@ -57,7 +57,8 @@ def _stages(record: GuardRecord) -> list[str]:
             for side, d in sides.items()
         ]
     if whole := record.whole:
-        lines.append(f"A sentence encoder (`{whole.encoder}`) reads whole turns of the prompt as well; its share is {whole.mix:g}.")
+        tuned = ", tuned to the prompts," if whole.tuned else ""
+        lines.append(f"A sentence encoder (`{whole.encoder}`){tuned} reads whole turns of the prompt as well; its share is {whole.mix:g}.")
         if whole.gate:
             lines.append(f"It reads {_read(whole.gate)}, from a logit of the screen of {whole.gate.threshold:.2f}.")
     if any(view.head for view in record.views.values()):

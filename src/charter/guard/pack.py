@@ -13,6 +13,7 @@ from charter.guard.card import card
 from charter.guard.folder import save
 from charter.guard.recalibrate import balanced, evidence, ordinary_slices
 from charter.guard.record import EnsembleRecord, GateRecord, GuardRecord, HeadRecord, SpreadRecord, ViewRecord, WholeRecord
+from charter.guard.scorers import CHANGE
 from charter.models.ensemble import Ensemble
 from charter.models.probe import Hidden
 from charter.models.trained import Gate, Listening, OperatingPoint, Trained
@@ -63,7 +64,8 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
     for view, hidden in cascade.probe.hidden.items():
         tensors["probe"] |= _hidden(view, hidden)
     if whole:
-        tensors["sentence"] = {**_hidden("prompt", whole.layer), "prompt.bias": whole.bias}
+        change = {f"{CHANGE}{name}": tensor.numpy() for name, tensor in whole.encoder.change.items()}
+        tensors["sentence"] = {**_hidden("prompt", whole.layer), "prompt.bias": whole.bias, **change}
     if cascade.probe.ensemble:
         tensors["ensemble"] = {name: array for view, own in cascade.probe.ensemble.items() for name, array in _members(view, own).items()}
     tensors["calibration"] = kept(dev)
@@ -73,8 +75,14 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
 
 def _whole(whole: Whole, point: OperatingPoint) -> WholeRecord:
     gate = None if point.whole is None else _gate(point.whole)
-    name, fingerprint = whole.encoder.name, whole.encoder.fingerprint
-    return WholeRecord(encoder=name, fingerprint=fingerprint, mix=whole.mix, lead=whole.lead, gate=gate)
+    return WholeRecord(
+        encoder=whole.encoder.name,
+        fingerprint=whole.encoder.base,
+        tuned=bool(whole.encoder.change),
+        mix=whole.mix,
+        lead=whole.lead,
+        gate=gate,
+    )
 
 
 def _screen_is_silent(point: OperatingPoint) -> bool:

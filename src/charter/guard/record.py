@@ -100,7 +100,9 @@ class WholeRecord(_Strict):
 
     encoder: str
     fingerprint: str
-    """Of its weights; another model is refused."""
+    """Of its weights, before any change that the guard brings; another model is refused."""
+    tuned: bool = False
+    """Whether the guard brings a change of those weights."""
     mix: float = Field(ge=0, le=1)
     """Its share of the prompt's logit, where a turn ends."""
     lead: float = Field(default=0.5, ge=0, le=1)

@@ -14,12 +14,16 @@ from charter.guard.record import GateRecord, GuardRecord, HeadRecord, ViewRecord
 from charter.records import View
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from charter.models.cascade import Cascade
     from charter.models.probe import Hidden
     from charter.models.whole import Whole
 
 HEAD, MEMBERS, WHOLE = "value_head.safetensors", "ensemble.safetensors", "sentence.safetensors"
 """Files that a guard may lack."""
+CHANGE = "change."
+"""Begins the names of what was trained into the sentence encoder, among the tensors of its file."""
 
 
 def read_cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: bool) -> Cascade:
@@ -70,18 +74,35 @@ def _whole(file: Path, record: WholeRecord, heads: int) -> Whole:
 
     Raises:
         BackboneError: the encoder can't be loaded, or is another one than the guard was trained on.
+        GuardError: the file is damaged, or what was trained into the encoder does not fit it.
     """
     from charter.models.sentence import SentenceEncoder
     from charter.models.whole import Whole
 
-    encoder = SentenceEncoder(record.encoder)
-    if encoder.fingerprint != record.fingerprint:
-        raise BackboneError(f"{record.encoder}: is not the sentence encoder that the guard was trained on; name that one, or train again")
     arrays = _arrays(file)
+    change = _change(file, arrays)
+    if record.tuned != bool(change):
+        raise GuardError(
+            f"{file}: holds {'a' if change else 'no'} change of the sentence encoder, other than guard.json says; train the guard again"
+        )
+    encoder = SentenceEncoder(record.encoder, change)
+    if encoder.base != record.fingerprint:
+        raise BackboneError(f"{record.encoder}: is not the sentence encoder that the guard was trained on; name that one, or train again")
     layer, bias = _hidden(arrays, file, "prompt", heads, encoder.width), arrays.get("prompt.bias")
     if layer is None or bias is None or bias.shape != (heads,) or not np.isfinite(bias).all():
         raise GuardError(f"{file}: needs a hidden layer and a bias of {heads} finite numbers; train the guard again")
     return Whole(encoder, layer, bias.astype(np.float32), record.mix, record.lead, _threshold(record.gate))
+
+
+def _change(file: Path, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What was trained into the sentence encoder, checked for all but whether it fits; nothing where it was left as it is."""
+    import torch
+
+    found = {name.removeprefix(CHANGE): array for name, array in arrays.items() if name.startswith(CHANGE)}
+    for name, array in found.items():
+        if array.dtype != np.float16 or not np.isfinite(array).all():
+            raise GuardError(f"{file}: {CHANGE}{name} must hold finite numbers as float16; train the guard again")
+    return {name: torch.from_numpy(array) for name, array in found.items()}
 
 
 def _with_head(cascade: Cascade, file: Path, record: GuardRecord, backbone_name: str) -> Cascade:

@@ -15,7 +15,7 @@ from charter.errors import BackboneError
 from charter.models.decipher import deciphered
 from charter.models.reading import read, undone
 from charter.models.segments import cut
-from charter.records import Turn
+from charter.records import Exchange, Turn, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,13 @@ class Encoder:
             if (said := self.deciphered(turn.content)) is not None:
                 found.append([replace(piece, undone=True) for piece in self.turn(Turn(turn.role, said))])
         return found
+
+    def seen(self, exchange: Exchange, view: View) -> list[tuple[list[Piece], bool]]:
+        """The pieces of each turn that a view reads, as `prompt` gives them, and whether it scores them: the prompt's, or the reply's alone."""
+        if view == "prompt":
+            return [(pieces, True) for pieces in self.prompt(exchange.prompt)]
+        *before, reply = exchange.seen(view)
+        return [*((pieces, False) for pieces in self.prompt(before)), (self.turn(reply), True)]
 
     def texts(self, piece: Piece) -> list[str]:
         """The original text behind each token of a piece, each character at the token that holds its last byte; where the

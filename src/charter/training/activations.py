@@ -98,10 +98,8 @@ class ActivationStore:
         """Token ids, and for each the number of the turn whose window it belongs to, or -1."""
         ids: list[int] = []
         marks: list[int] = []
-        turns = exchange.seen(view)
-        for number, turn in enumerate(turns):
-            wanted = view == "prompt" or number == len(turns) - 1
-            for piece in self._backbone.encoder.turn(turn):
+        for number, (turn, wanted) in enumerate(self._backbone.encoder.seen(exchange, view)):
+            for piece in turn:
                 ids += piece.ids
                 marks += [number if wanted and piece.text is not None else -1] * len(piece.ids)
         return ids, marks

@@ -1,4 +1,4 @@
-"""Low-rank adapters on the last blocks of a model, as peft sets them up: what a value head and refusal tokens both train."""
+"""Low-rank adapters on the last blocks of a model, as peft sets them up: what a value head, refusal tokens and a sentence encoder train."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ ALPHA = 2.0
 """The factor on an adapter's product (peft's lora_alpha / rank)."""
 
 
-def adapters(model: Any, first: int, rank: int, seed: int) -> dict[str, dict[str, nn.Parameter]]:
+def adapters(model: Any, first: int, rank: int, seed: int, blocks: str = "layers") -> dict[str, dict[str, nn.Parameter]]:
     """Put adapters on every linear map of the blocks from `first`; gives their factors by module, `NAME.a` and `NAME.b`.
+
+    Args:
+        blocks: the name of the model's list of blocks.
 
     Raises:
         MissingExtra: peft is not installed.
@@ -24,8 +27,8 @@ def adapters(model: Any, first: int, rank: int, seed: int) -> dict[str, dict[str
     except ImportError as error:
         raise MissingExtra("adapters need peft: pip install 'charter[train]'") from error
     names = [
-        f"layers.{number}.{name}"
-        for number, block in enumerate(model.layers)
+        f"{blocks}.{number}.{name}"
+        for number, block in enumerate(model.get_submodule(blocks))
         if number >= first
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear)

@@ -81,12 +81,10 @@ def rows_of(tables: Sequence[Table], encoder: Encoder, context: int = CONTEXT) -
 
 def encode(encoder: Encoder, exchange: Exchange, view: View) -> tuple[list[int], list[bool]]:
     """Token ids and which of them the view scores: all turns of the prompt but the marks that open them, or the reply's."""
-    turns = exchange.seen(view)
     ids: list[int] = []
     scored: list[bool] = []
-    for number, turn in enumerate(turns):
-        wanted = view == "prompt" or number == len(turns) - 1
-        for piece in encoder.turn(turn):
+    for turn, wanted in encoder.seen(exchange, view):
+        for piece in turn:
             ids += piece.ids
             scored += [wanted and piece.text is not None] * len(piece.ids)
     return ids, scored

@@ -80,6 +80,8 @@ class Options:
     """What is judged: "prompt", and a reply by "exchange", by "reply", or by both."""
     sentence_encoder: str | None = None
     """A second reader of prompts, a whole turn at a time (`models.sentence`): minilm, a folder, a hub id, or None."""
+    encoder_epochs: int = 0
+    """Passes over the prompts in which the sentence encoder is tuned to them; 0 leaves it as it is."""
 
 
 ALL_VIEWS: tuple[View, ...] = ("prompt", *REPLY_VIEWS)
@@ -133,7 +135,7 @@ def train(
         cascade = cascade.with_head(ValueHead(head, options.backbone), dict.fromkeys(views, 0.5), cascade.escalate)
     if options.sentence_encoder:
         whole = before.cascade.whole if before and "prompt" in kept else None
-        cascade = replace(cascade, whole=whole or _fit_whole(data_tables["prompt", "train"], options, progress))
+        cascade = replace(cascade, whole=whole or _fit_whole(backbone, data_tables["prompt", "train"], options, progress))
     budgets, cache = (options.budget, options.near_miss_budget), (options.cache or cache_folder() / "activations") / "dev"
     gated = {number for number, wanted in enumerate((options.screen_first, head is not None)) if wanted}
     cascade.hurry()
@@ -186,11 +188,13 @@ def _served(cascade: Cascade, points: Mapping[View, OperatingPoint]) -> Cascade:
     return replace(cascade, mix=mixes[0], escalate=thresholds[0], head=head, whole=whole)
 
 
-def _fit_whole(table: Table, options: Options, progress: Progress) -> Whole:
+def _fit_whole(backbone: Backbone, table: Table, options: Options, progress: Progress) -> Whole:
     """The sentence encoder's layer on the prompts; its vectors are kept in the cache."""
     assert options.sentence_encoder
     cache = (options.cache or cache_folder() / "activations") / "sentences"
-    return fit_whole(SentenceEncoder(options.sentence_encoder), table, options.seed, cache, progress)
+    return fit_whole(
+        SentenceEncoder(options.sentence_encoder), backbone.encoder, table, options.seed, cache, options.encoder_epochs, progress
+    )
 
 
 def _fit_head(data: Mapping[tuple[View, str], Table], options: Options, progress: Progress) -> Tuned | None:
