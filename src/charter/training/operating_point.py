@@ -73,7 +73,7 @@ def operating_point(
         found = {share: ranked(logits.peaks([*gates, Gate(share)], 1)[:, 0]) for share in MIXES}
         gate = _share(found, EARNED if number == 0 else 0.0)
         if number == 0 and cascade.whole and view == "prompt":
-            whole = _listening(logits, gate, ranked)
+            gate, whole = _together(logits, gate, ranked)
             whole = _heard(logits, gate, whole, calibrated) if number in gated else whole
         gates.append(_escalating(logits, gates, gate, whole, calibrated) if number in gated else gate)
     scores, chosen = calibrated(gates, whole)
@@ -88,6 +88,13 @@ def _share(found: Mapping[float, float], earned: float) -> Gate:
     """
     best = max(found, key=found.__getitem__)
     return Gate(1.0 if found[1.0] >= found[best] - earned else best)
+
+
+def _together(logits: DevLogits, gate: Gate, ranked: Callable[[NDArray[np.float32]], float]) -> tuple[Gate, Listening]:
+    """The probe's share and the sentence encoder's; the screen loses its part again where it adds nothing to both."""
+    tries = [(own, _listening(logits, own, ranked)) for own in (gate, Gate(1.0))]
+    both, without = (ranked(logits.peaks([own], 1, whole)[:, 0]) for own, whole in tries)
+    return tries[1] if without >= both - EARNED else tries[0]
 
 
 def _listening(logits: DevLogits, gate: Gate, ranked: Callable[[NDArray[np.float32]], float]) -> Listening:
