@@ -22,7 +22,7 @@ from charter.models.generation import Generator
 from charter.models.loading import has_bfloat16
 from charter.models.refusal_tokens import ROWS, RefusalTokens, TokensRecord
 from charter.refusals.tokens import Row
-from charter.training.adapters import ALPHA, adapters
+from charter.training.adapters import adapters, stored
 
 WARM_UP = 0.1
 POOL = 16
@@ -165,9 +165,7 @@ class _Trainer:
     @torch.no_grad()
     def export(self) -> dict[str, Tensor]:
         """What was learned: the factors in float16, the rows as they are."""
-        tensors = {name: factor.detach().cpu() for name, factor in self._factors.items()}
-        tensors = {name: (t * ALPHA if name.endswith(".b") else t).half().contiguous() for name, t in tensors.items()}
-        return tensors | {ROWS: self.rows.cpu().float().contiguous()}
+        return stored(self._factors) | {ROWS: self.rows.cpu().float().contiguous()}
 
 
 def _drawn(words: Tensor, marks: int, seed: int) -> Tensor:

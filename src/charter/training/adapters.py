@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from charter.errors import MissingExtra
 
@@ -41,3 +42,9 @@ def adapters(model: Any, first: int, rank: int, seed: int, blocks: str = "layers
         name: {f"{name}.a": module.lora_A["default"].weight, f"{name}.b": module.lora_B["default"].weight}
         for name, module in modules.items()
     }
+
+
+@torch.no_grad()
+def stored(factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Factors as they are kept, float16: the product of `NAME.b` and `NAME.a` is what is added to a weight, ALPHA included."""
+    return {name: (p.detach().cpu() * (ALPHA if name.endswith(".b") else 1)).half().contiguous() for name, p in factors.items()}

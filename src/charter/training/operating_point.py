@@ -26,7 +26,7 @@ from charter.training.table import Table
 MIXES = tuple(np.round(np.arange(0.3, 1.01, 0.1), 1).tolist())
 """Shares of a stage that are tried."""
 EARNED = 1e-3
-"""Dev AUROC that the screen must add to a share: its weights are two thirds of a shipped guard, and a view in which it is silent keeps none."""
+"""Dev AUROC that the screen must add to a share: its weights are 3 MB of a shipped guard, and a view in which it is silent keeps none."""
 WHOLES = tuple(np.round(np.arange(0.1, 0.91, 0.1), 1).tolist())
 """Shares of a sentence encoder that are tried."""
 ESCALATED = tuple(np.geomspace(0.8, 0.001, 24).tolist())
@@ -92,6 +92,8 @@ def _share(found: Mapping[float, float], earned: float) -> Gate:
 
 def _together(logits: DevLogits, gate: Gate, ranked: Callable[[NDArray[np.float32]], float]) -> tuple[Gate, Listening]:
     """The probe's share and the sentence encoder's; the screen loses its part again where it adds nothing to both."""
+    if gate.mix == 1:
+        return gate, _listening(logits, gate, ranked)
     tries = [(own, _listening(logits, own, ranked)) for own in (gate, Gate(1.0))]
     both, without = (ranked(logits.peaks([own], 1, whole)[:, 0]) for own, whole in tries)
     return tries[1] if without >= both - EARNED else tries[0]

@@ -20,7 +20,7 @@ from charter.errors import BackboneError, DataError
 from charter.models.loading import has_bfloat16
 from charter.models.probe import Hidden
 from charter.models.sentence import SentenceEncoder
-from charter.training.adapters import ALPHA, adapters
+from charter.training.adapters import adapters, stored
 from charter.training.checkpoint import Checkpoint
 from charter.training.hidden import DROPOUT
 from charter.training.losses import softmax_weighted
@@ -109,8 +109,7 @@ def tune(
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == len(batches):
             checkpoint.save(step + 1, parameters, optimizer, {})
         progress(step + 1, len(batches))
-    change = {name: (p.detach() * (ALPHA if name.endswith(".b") else 1)).half().contiguous() for name, p in factors.items()}
-    return change, *_layer(net)
+    return stored(factors), *_layer(net)
 
 
 def _adapted(encoder: SentenceEncoder, seed: int) -> dict[str, nn.Parameter]:
