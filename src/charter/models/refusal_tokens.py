@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor
 
 from charter.errors import DataError, GuardError
+from charter.models import low_rank
 from charter.models.value_head import read_tensors, write_tensors
 
 FILE = "refusal_tokens.safetensors"
@@ -64,7 +65,7 @@ class RefusalTokens:
     """Trained refusal tokens as data.
 
     `tensors` holds `marks` [marks, width], what each mark adds to the vocabulary at either end, and for each changed linear map of
-    the blocks `NAME.a` [rank, inputs] and `NAME.b` [outputs, rank], whose product is added to its weight.
+    the blocks two factors (`models.low_rank`).
     """
 
     record: TokensRecord
@@ -107,20 +108,19 @@ class RefusalTokens:
             GuardError: a tensor doesn't fit.
         """
         changes = []
-        for name, b in self.tensors.items():
+        for name in self.tensors:
             found = _FACTOR.fullmatch(name)
             if name == ROWS or (found and found[2] == "a" and f"{found[1]}.b" in self.tensors):
                 continue
-            a = self.tensors.get(f"{found[1]}.a") if found else None
             target = parameters.get(f"{found[1]}.weight") if found else None
-            fits = a is not None and target is not None and a.ndim == b.ndim == 2 and b.shape[1] == len(a)
-            if not fits or (len(b), a.shape[1]) != tuple(target.shape):  # type: ignore[union-attr]
+            change = low_rank.product(self.tensors, found[1], target) if found else None
+            if target is None or change is None:
                 raise GuardError(f"refusal tokens: {name} does not fit a weight of the model; train them again")
-            changes.append((target, b.float() @ a.float()))  # type: ignore[union-attr]
-        if not all(torch.isfinite(target + change).all() for target, change in changes):  # type: ignore[operator]
+            changes.append((target, change))
+        if not all(torch.isfinite(target + change).all() for target, change in changes):
             raise GuardError("refusal tokens: would make weights of the model that are not finite; train them again")
         for target, change in changes:
-            target += change  # type: ignore[operator]
+            target += change
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charter.errors import BackboneError, GuardError
-from charter.models import packed
+from charter.models import low_rank, packed
 from charter.models.loading import fingerprint, has_bfloat16, load
 
 MINILM = "minilm"
@@ -30,7 +30,7 @@ STEP = WINDOW // 2
 BATCH_TOKENS = 1_024
 """Tokens in one padded forward: what a core's caches hold; four times as many take 1.2 to 1.4 times as long each."""
 Change = Mapping[str, Tensor]
-"""For each changed linear map `NAME.a` [rank, inputs] and `NAME.b` [outputs, rank], float16, whose product is added to its weight."""
+"""Two factors for each changed linear map (`models.low_rank`), float16."""
 
 
 class SentenceEncoder:
@@ -133,11 +133,11 @@ def _merge(model: Any, change: Change) -> None:
     """Add the products of a change to the weights that it names."""
     weights = dict(model.named_parameters())
     for name in sorted({name.rpartition(".")[0] for name in change}):
-        a, b, weight = change.get(f"{name}.a"), change.get(f"{name}.b"), weights.get(f"{name}.weight")
-        shapes = [None if part is None else tuple(part.shape) for part in (weight, a, b)]
-        if a is None or b is None or weight is None or shapes != [(len(b), a.shape[-1]), (len(a), a.shape[-1]), (len(b), len(a))]:
+        weight = weights.get(f"{name}.weight")
+        added = low_rank.product(change, name, weight)
+        if weight is None or added is None:
             raise GuardError(f"sentence encoder: the change of {name or 'a nameless module'} does not fit it; train the guard again")
-        weight += b.float() @ a.float()
+        weight += added
 
 
 def place(name: str) -> str:

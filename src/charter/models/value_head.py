@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from charter.errors import BackboneError, GuardError
-from charter.models import llama
+from charter.models import llama, low_rank
 from charter.models.backbone import Backbone
 from charter.models.loading import fingerprint
 from charter.records import View
@@ -56,8 +56,8 @@ class TunedRecord(BaseModel):
 class Tuned:
     """A trained value head as data.
 
-    `tensors` holds for each changed module of the backbone either `NAME.a` [rank, inputs] and `NAME.b` [outputs, rank], whose product
-    is added to its weight, or a whole parameter `NAME.weight` or `NAME.bias`; and for each view `head.VIEW.weight` [heads, width] and `head.VIEW.bias`.
+    `tensors` holds for each changed module of the backbone either two factors `NAME.a` and `NAME.b`
+    (`models.low_rank`), or a whole parameter `NAME.weight` or `NAME.bias`; and for each view `head.VIEW.weight` [heads, width] and `head.VIEW.bias`.
     """
 
     record: TunedRecord
@@ -262,14 +262,10 @@ def _add(name: str, tensor: Tensor, tuned: Tuned, parameters: dict[str, Tensor])
     module, part = found[1], found[3]
     low = part in ("a", "b")
     target = parameters.get(f"{module}.weight" if low else name)
-    a, b = (tuned.tensors.get(f"{module}.{half}") for half in ("a", "b"))
-    shape: tuple[int, ...] | None = None if low else tuple(tensor.shape)
-    if low and a is not None and b is not None and a.ndim == b.ndim == 2 and b.shape[1] == len(a):
-        shape = (len(b), a.shape[1])
-    if target is None or shape != tuple(target.shape):
+    new = low_rank.product(tuned.tensors, module, target) if low else tensor
+    if target is None or new is None or new.shape != target.shape:
         raise GuardError(f"value head: {name} does not fit the backbone's weight of that name; train it again")
-    if part == "a":
-        assert b is not None
-        target += b.float() @ tensor.float()
+    if part == "a":  # once for the two
+        target += new
     elif not low:
-        target.copy_(tensor)
+        target.copy_(new)
