@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charter.errors import BackboneError
-from charter.models.sentence import MINILM, PACKAGE, STEP, WINDOW, SentenceEncoder, windows
+from charter.models.sentence import MINILM, OVERLAP, PACKAGE, WINDOW, SentenceEncoder, windows
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +21,12 @@ def encoder(tiny_bert: str) -> SentenceEncoder:
 
 
 @given(st.integers(0, 2_000))
-def test_windows_hold_every_token_and_any_run_of_half_a_window_in_one_piece(length: int) -> None:
+def test_windows_hold_every_token_and_any_run_of_the_overlap_in_one_piece(length: int) -> None:
     found = windows(range(length))
     assert all(0 < len(own) <= WINDOW for own in found) or length == 0
     assert sorted({i for own in found for i in own}) == list(range(length))
-    for start in range(max(1, length - STEP + 1)):
-        run = range(start, min(length, start + STEP))
+    for start in range(max(1, length - OVERLAP + 1)):
+        run = range(start, min(length, start + OVERLAP))
         assert any(set(run) <= set(own) for own in found)
 
 

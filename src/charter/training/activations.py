@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,12 +86,16 @@ class ActivationStore:
         encoded = [piece for own in parts for piece in own]
         keys = [_key(ids, marks) for ids, marks in encoded]
         missing = {key: number for number, key in enumerate(keys) if key not in self._index}
-        progress(len(keys) - len(missing))
+        ends = np.cumsum(list(map(len, parts)))
+        opening = Counter(
+            keys[end - len(own)] for end, own in zip(ends, parts, strict=True) if own
+        )  # an exchange counts by its first piece
+        progress(sum(count for key, count in opening.items() if key not in missing))
         with (self._folder / "windows.f16").open("ab") as data, (self._folder / "index.jsonl").open("a") as index:
             for batch in _batches([encoded[n] for n in missing.values()]):
                 numbers = list(missing.values())
                 self._append([encoded[numbers[b]] for b in batch], [keys[numbers[b]] for b in batch], data, index)
-                progress(len(batch))
+                progress(sum(opening[keys[numbers[b]]] for b in batch))
         owner = np.repeat(np.arange(len(parts)), list(map(len, parts)))
         return self._collect(keys, owner, sum(len(own) > 1 for own in parts))
 
