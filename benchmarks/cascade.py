@@ -1,6 +1,6 @@
 """A cascade beside its own last stage alone: what it costs on ordinary traffic, and what it finds at the same false positives.
 
-    .venv/bin/python benchmarks/cascade.py general --data FOLDER [--view prompt] [--limit 200] [--rate 0.01] [--seed 0] [--out cascade.json]
+    .venv/bin/python benchmarks/cascade.py general --data FOLDER [--view prompt] [--limit 200] [--rate 0.01] [--seed 0] [--out runs/cascade.json]
 
 FOLDER holds public sets as `charter evaluate` reads them. Those of --benign are the ordinary traffic: cost and false positives are
 measured on them; recall on the harmful rows of all others of the view. Every stage reads every text once, so that any escalation
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.01, help="share of ordinary texts that may be flagged")
     parser.add_argument("--timed", type=int, default=100, help="requests that are timed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("cascade.json"))
+    parser.add_argument("--out", type=Path, default=Path("runs/cascade.json"))
     asked = parser.parse_args()
     guard = load(place(asked.guard))
     with TemporaryDirectory() as folder:

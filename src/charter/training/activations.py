@@ -84,16 +84,14 @@ class ActivationStore:
         """
         parts = [pieces(*self._encode(exchange, view)) for exchange in exchanges]
         encoded = [piece for own in parts for piece in own]
-        keys = [_key(ids, marks) for ids, marks in encoded]
+        named = [[_key(*piece) for piece in own] for own in parts]
+        keys = [key for own in named for key in own]
         missing = {key: number for number, key in enumerate(keys) if key not in self._index}
-        ends = np.cumsum(list(map(len, parts)))
-        opening = Counter(
-            keys[end - len(own)] for end, own in zip(ends, parts, strict=True) if own
-        )  # an exchange counts by its first piece
+        opening = Counter(own[0] for own in named if own)  # an exchange counts by its first piece
         progress(sum(count for key, count in opening.items() if key not in missing))
+        numbers = list(missing.values())
         with (self._folder / "windows.f16").open("ab") as data, (self._folder / "index.jsonl").open("a") as index:
-            for batch in _batches([encoded[n] for n in missing.values()]):
-                numbers = list(missing.values())
+            for batch in _batches([encoded[n] for n in numbers]):
                 self._append([encoded[numbers[b]] for b in batch], [keys[numbers[b]] for b in batch], data, index)
                 progress(sum(opening[keys[numbers[b]]] for b in batch))
         owner = np.repeat(np.arange(len(parts)), list(map(len, parts)))
