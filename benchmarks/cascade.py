@@ -6,16 +6,18 @@ FOLDER holds public sets as `charter evaluate` reads them. Those of --benign are
 measured on them; recall on the harmful rows of all others of the view. Every stage reads every text once, so that any escalation
 threshold can be tried afterwards. The guard is measured as it is (row `as it is`), and with the last stage asked only from a screen's
 logit (or what stands before it) on, at thresholds that let through ever fewer of the ordinary texts: no recall is looked at to choose them.
-Where a sentence encoder reads prompts, the probe is asked by the first impression of screen and encoder, and `heard` rows ask the encoder itself only
-for a share of the texts, by the screen.
+Where a sentence encoder reads prompts, the probe is asked by the first impression of screen and encoder, and in `heard` rows the encoder itself reads only
+windows at whose first glance a share of the ordinary texts is let through.
 All compared at thresholds that flag at most --rate of the ordinary texts. A guard that is screen-first by itself is made, and then measured, by
 
     charter build general --out guard --screen-first          # or: charter train DATA --out guard --screen-first
     .venv/bin/python benchmarks/cascade.py guard --data FOLDER
 
-cost ratio = c2 / (c1 + e c2): c1 of what stands before the last stage on what it reads, c2 of the last, e the share of tokens that it reads. In FLOPs the
-screen counts nothing (no matrix product), in seconds it counts. Seconds are those of single requests, one at a time, each stage timed on the same ones.
-Take times on a quiet machine. e and recall carry 95 % intervals over texts (kin together); the ratios' are those of e. The difference of
+cost ratio = c2 / (c1 + e c2): c1 of what stands before the last stage on what it reads, c2 of the last, e the share of tokens that it reads, all summed over
+the ordinary texts; its interval draws the texts, and with them all that is read of them. In FLOPs the
+screen counts nothing (no matrix product), in seconds it counts; the first glance counts in both. Seconds are those of single requests, one at a time, each
+stage timed on the same ones.
+Take times on a quiet machine. Every figure carries a 95 % interval over texts (recalls with kin together). The difference of
 recalls is taken on the same draws. Several rows are read off one set of texts: a row that looks best among them is a little worse.
 """
 
@@ -41,41 +43,50 @@ from charter.guard.folder import load
 from charter.guard.shipped import place
 from charter.models.cascade import Cascade
 from charter.models.stage import ALWAYS
+from charter.models.threads import numpy_alone
 from charter.models.trained import Gate, Listening
 from charter.models.whole import text_of
 from charter.records import View, write_text
-from charter.statistics import Interval, bootstrap, recall_at_fpr
+from charter.statistics import Interval, bootstrap, ratio, recall_at_fpr
 from charter.training.dev_scores import DevLogits
 from charter.training.table import Table
 
 BENIGN = ("mmlu_other", "gsm8k_test", "mt_bench", "self_instruct_user", "arena_hard", "wildchat_benign")
 SHARES = (0.8, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 """Of ordinary texts that reach the escalation threshold."""
-HEARD = ((0.5, 0.05), (0.35, 0.02), (0.25, 0.02), (0.25, 0.01), (0.2, 0.01))
-"""Of ordinary texts that the sentence encoder reads, and of those that the backbone reads."""
+HEARD = ((0.5, 0.05), (0.35, 0.02), (0.35, 0.01), (0.25, 0.02), (0.25, 0.01), (0.2, 0.01))
+"""Of ordinary texts of which the sentence encoder reads anything, and of those that the backbone reads."""
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Of a request on average: what stands before the last stage spends, and what the last one would if it read all of it."""
+class Rates:
+    """What a token costs, in FLOPs or in seconds."""
 
-    c1: float
-    c2: float
+    screen: float
+    stages: tuple[float, ...]
+    glance: float = 0.0
+    """Of the sentence encoder's own tokens, as the next."""
     encoder: float = 0.0
-    """What a sentence encoder would spend if it read all of it: a part of c1 in proportion."""
 
-    def hearing(self, share: float) -> Cost:
-        """The same where the encoder reads a share of the tokens."""
-        return Cost(self.c1 + share * self.encoder, self.c2)
+    def cheaper(self, of: DevLogits, way: Way, seed: int) -> dict[str, float | int | None]:
+        """How many times cheaper than the last stage alone the cascade is on these texts, with its interval over them: what is read by any
+        part is drawn together."""
+        gates, whole = way.gates, way.whole
+        pieces, heard = (of.pieces_heard(at) for at in (ALWAYS, whole.threshold if whole else np.inf))
+        spent = self.screen * of.tokens + self.glance * pieces + self.encoder * heard
+        for number, rate in enumerate(self.stages, 1):
+            spent = spent + rate * of.tokens_read(gates[:number], whole)
+        share = ratio(spent, self.stages[-1] * of.tokens, seed)
+        value, low, high = (None if not v else 1 / v for v in (share.value, share.high, share.low))
+        return Interval(value, low, high, share.n).as_dict()
 
-    def ratio(self, read: Interval) -> dict[str, float | None]:
-        """How many times cheaper the cascade is than its last stage alone, where that reads a share of the tokens."""
-        spent = {
-            name: None if e is None else self.c1 + e * self.c2
-            for name, e in (("value", read.value), ("low", read.high), ("high", read.low))
-        }
-        return {name: self.c2 / total if total else None for name, total in spent.items()}
+    def request(self, of: DevLogits) -> dict[str, float]:
+        """Of each part on a text of mean length, if it reads all of it."""
+        tokens, pieces = of.tokens.mean(), of.pieces_heard(ALWAYS).mean()
+        stages = {f"stage {n}": float(rate * tokens) for n, rate in enumerate(self.stages, 1)}
+        whole = {"glance": float(self.glance * pieces), "encoder": float(self.encoder * pieces)}
+        return {"screen": float(self.screen * tokens), **whole, **stages}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/cascade.json"))
     asked = parser.parse_args()
     guard = load(place(asked.guard))
+    numpy_alone()  # as serving has it
     with TemporaryDirectory() as folder:
         found = measure(guard.cascade, *rows(guard.cascade, asked), asked.view, asked.rate, asked.timed, asked.seed, Path(folder))
     told = {"guard": {"name": guard.record.name, "hash": guard.hash}, "view": asked.view, "rate": asked.rate, "seed": asked.seed, **found}
@@ -161,13 +173,12 @@ def measure(
     own, whole = as_it_is.gates, as_it_is.whole
     alone = all_texts.peaks([Gate(1.0)] * len(own))
     before = all_texts.peaks(own[:-1]) if whole is None or len(own) > 1 else impressions(all_texts, whole)
-    flops, seconds = costs(cascade, benign, view, as_it_is, read[0], timed, seed)
+    flops, seconds = rates(cascade, benign, view, timed, seed)
     recall = partial(_recall, all_texts, rate=rate, seed=seed)
     figures = {name: _figures(all_texts, way, alone, flops, seconds, rate, seed) for name, way in ways.items()}
     return {
         "n": {"benign": len(benign), "harmful": len(items), "timed": min(timed, len(benign))},
-        "flops": {"c1": flops.c1, "c2": flops.c2, "encoder": flops.encoder},
-        "seconds": {"c1": seconds.c1, "c2": seconds.c2, "encoder": seconds.encoder},
+        "flops": flops.request(read[0]), "seconds": seconds.request(read[0]),
         "alone": {"recall": recall(alone), "sets": _by_set(all_texts, alone, rate, seed)}, "before": {"recall": recall(before)},
         "cascades": figures,
     }  # fmt: skip
@@ -185,10 +196,10 @@ def ways_of(cascade: Cascade, view: View, of: Texts) -> dict[str, Way]:
         return Way([*own[:-1], Gate(own[-1].mix, float(np.quantile(held.astype(np.float64), 1 - share)))], whole)
 
     ways = {"as it is": Way(own, whole)} | {f"asked for {share:.0%} of texts": asked(share, whole) for share in SHARES}
-    if whole and by_impression:
-        screen = of.benign.peaks([], 1)[:, 0].astype(np.float64)
+    if whole and by_impression and heard and heard.glance:
+        glances = of.benign.glances().astype(np.float64)
         for heard_share, share in HEARD:
-            told = Listening(whole.mix, whole.lead, float(np.quantile(screen, 1 - heard_share)))
+            told = Listening(whole.mix, whole.lead, float(np.quantile(glances, 1 - heard_share)))
             ways[f"heard {heard_share:.0%}, asked {share:.0%}"] = asked(share, told)
     return ways
 
@@ -205,24 +216,23 @@ def texts(items: Sequence[Item], view: View) -> Table:
     return Table(view, (), [item.exchange for item in items], labels, names, names, frozenset(names), n)
 
 
-def costs(cascade: Cascade, benign: Sequence[Item], view: View, way: Way, read: DevLogits, timed: int, seed: int) -> tuple[Cost, Cost]:
-    """FLOPs and seconds of a request, means over some ordinary ones; c1 without the sentence encoder's part."""
-    turn = cascade.backbone.encoder.turn
+def rates(cascade: Cascade, benign: Sequence[Item], view: View, timed: int, seed: int) -> tuple[Rates, Rates]:
+    """FLOPs, and seconds over some ordinary requests, each read by every part."""
+    turn, whole = cascade.backbone.encoder.turn, cascade.whole if view == "prompt" else None
     picked = np.random.default_rng(seed).permutation(len(benign))[:timed]
     requests = [[turn(t) for t in benign[n].exchange.turns] for n in picked]
-    spent = np.array([_seconds(cascade, pieces, view) for pieces in [requests[0], *requests]])[1:].mean(0)  # the first forward is slower
-    tokens = float(np.mean([sum(len(p.ids) for pieces in own for p in pieces) for own in requests]))
-    before = way.gates[:-1]
-    shares = [read.read(before[: n + 1], way.whole).value or 0.0 for n in range(len(before))]
-    flops = [tokens * stage.flops_per_token for stage in cascade.stages]
-    first = sum(share * c for share, c in zip(shares, flops, strict=False))
-    screen, *stages, hearing = spent[:-1].tolist()
-    encoder = float(spent[-1]) * cascade.whole.flops_per_token if cascade.whole else 0.0
-    return Cost(first, flops[-1], encoder), Cost(float(screen + np.dot(shares, stages[:-1])), stages[-1], hearing)
+    spent = np.array([_seconds(cascade, pieces, view) for pieces in [requests[0], *requests]])[1:].sum(0)  # the first forward is slower
+    tokens = sum(len(p.ids) for own in requests for pieces in own for p in pieces)
+    screen, *stages, glance, hearing, pieces = spent.tolist()
+    by_piece = (glance / pieces, hearing / pieces) if pieces else (0.0, 0.0)
+    glimpse = whole.glance.flops_per_token if whole and whole.glance else 0.0
+    flops = Rates(0.0, tuple(stage.flops_per_token for stage in cascade.stages), glimpse, whole.flops_per_token if whole else 0.0)
+    return flops, Rates(screen / tokens, tuple(own / tokens for own in stages), *by_piece)
 
 
 def _seconds(cascade: Cascade, turns: Sequence[Sequence[Any]], view: View) -> list[float]:
-    """Of the screen, of each stage after it and of the sentence encoder on one whole request; last how many tokens that has read."""
+    """Of the screen, of each stage after it, of the first glance and of the sentence encoder on one whole request; last how many tokens that
+    has read."""
     row = [i for pieces in turns for piece in pieces for i in piece.ids]
     begun = perf_counter()
     for pieces in turns:
@@ -232,25 +242,30 @@ def _seconds(cascade: Cascade, turns: Sequence[Sequence[Any]], view: View) -> li
         begun = perf_counter()
         stage.reader.turn(view).push(stage.backbone.batch([row[-stage.backbone.context :]])[0])
         found.append(perf_counter() - begun)
-    begun, heard = perf_counter(), 0
-    if cascade.whole and view == "prompt":
-        _, _, sizes = cascade.whole.encoder.vectors([text_of(pieces) for pieces in turns])
-        heard = int(sizes.sum())
-    return [*found, perf_counter() - begun, heard]
+    whole = cascade.whole if view == "prompt" else None
+    if whole is None:
+        return [*found, 0.0, 0.0, 0.0]
+    begun = perf_counter()
+    windows = [window for pieces in turns for window in whole.encoder.rows(text_of(pieces))]
+    if whole.glance:
+        whole.glance.of(whole.encoder, windows)
+    found.append(perf_counter() - begun)
+    begun = perf_counter()
+    whole.encoder.encode(windows)
+    return [*found, perf_counter() - begun, float(sum(map(len, windows)))]
 
 
-def _figures(of: Texts, way: Way, alone: Scores, flops: Cost, seconds: Cost, rate: float, seed: int) -> dict[str, Any]:
+def _figures(of: Texts, way: Way, alone: Scores, flops: Rates, seconds: Rates, rate: float, seed: int) -> dict[str, Any]:
     gates, whole = way.gates, way.whole
     z = of.peaks(gates, whole)
     everything = gates[-1].threshold == ALWAYS
     read = Interval(1.0, 1.0, 1.0, len(of.labels)) if everything else of.benign.read(gates, whole)
     heard = of.benign.heard(whole) if whole else Interval(0.0, 0.0, 0.0, len(of.labels))
-    flops, seconds = flops.hearing(heard.value or 0.0), seconds.hearing(heard.value or 0.0)
     less = bootstrap(partial(_less, rate=rate), of.labels, np.column_stack([z, alone]), seed, groups=of.groups)
     return {
-        "threshold": None if everything else gates[-1].threshold, "read": read.as_dict(), "heard": heard.as_dict(), "cheaper_flops": flops.ratio(read),
-        "cheaper_seconds": seconds.ratio(read), "recall": _recall(of, z, rate, seed), "recall_less_alone": less.as_dict(),
-        "sets": _by_set(of, z, rate, seed),
+        "threshold": None if everything else gates[-1].threshold, "read": read.as_dict(), "heard": heard.as_dict(),
+        "cheaper_flops": flops.cheaper(of.benign, way, seed), "cheaper_seconds": seconds.cheaper(of.benign, way, seed),
+        "recall": _recall(of, z, rate, seed), "recall_less_alone": less.as_dict(), "sets": _by_set(of, z, rate, seed),
     }  # fmt: skip
 
 
@@ -285,19 +300,19 @@ def table(told: dict[str, Any]) -> list[str]:
             else f"{form.format(i['value'])} [{', '.join('-' if i[b] is None else form.format(i[b]) for b in ('low', 'high'))}]"
         )
 
-    n, flops, seconds = told["n"], told["flops"], told["seconds"]
+    n = told["n"]
+    parts = (f"{name} {told['flops'][name] / 1e9:.2f} GFLOP, {1e3 * own:.1f} ms" for name, own in told["seconds"].items())
     lines = [
         f"{told['guard']['name']}, {told['view']} view: {n['benign']:,} ordinary, {n['harmful']:,} harmful texts; at {told['rate']:.2%} false positives",
-        f"a request: c1 {flops['c1'] / 1e9:.2f} GFLOP, {1e3 * seconds['c1']:.2f} ms; c2 {flops['c2'] / 1e9:.2f} GFLOP, {1e3 * seconds['c2']:.1f} ms; "
-        f"a sentence encoder {flops['encoder'] / 1e9:.2f} GFLOP, {1e3 * seconds['encoder']:.1f} ms",
-        f"{'':26} {'e (tokens read)':>22} {'cheaper, FLOPs':>22} {'cheaper, seconds':>22} {'recall':>22} {'less the last alone':>24}",
-        f"{'the last stage alone':26} {'1':>22} {'1':>22} {'1':>22} {cell(told['alone']['recall']):>22} {'':>24}",
-        f"{'what stands before it':26} {'0':>22} {'':>22} {'':>22} {cell(told['before']['recall']):>22} {'':>24}",
+        f"a request, each part on all of it: {'; '.join(parts)}",
+        f"{'':26} {'encoder reads':>22} {'e (tokens read)':>22} {'cheaper, FLOPs':>22} {'cheaper, seconds':>22} {'recall':>22} {'less the last alone':>24}",
+        f"{'the last stage alone':26} {'0':>22} {'1':>22} {'1':>22} {'1':>22} {cell(told['alone']['recall']):>22} {'':>24}",
+        f"{'what stands before it':26} {'':>22} {'0':>22} {'':>22} {'':>22} {cell(told['before']['recall']):>22} {'':>24}",
     ]
     for name, own in told["cascades"].items():
         ratios = [f"{cell(own[f'cheaper_{unit}'], '{:.1f}'):>22}" for unit in ("flops", "seconds")]
         less = cell(own["recall_less_alone"], "{:+.3f}")
-        lines.append(f"{name:26} {cell(own['read']):>22} {' '.join(ratios)} {cell(own['recall']):>22} {less:>24}")
+        lines.append(f"{name:26} {cell(own['heard']):>22} {cell(own['read']):>22} {' '.join(ratios)} {cell(own['recall']):>22} {less:>24}")
     return lines
 
 

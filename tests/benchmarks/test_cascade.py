@@ -10,11 +10,13 @@ import hearing
 import numpy as np
 import pytest
 
-from cascade import HEARD, SHARES, Cost, measure, table
+from cascade import HEARD, SHARES, Rates, Way, measure, table, texts
 from charter.evaluation.datasets import Item
 from charter.models.cascade import Cascade
+from charter.models.trained import Gate, Listening
 from charter.records import Exchange, Turn
-from charter.statistics import Interval, recall_at_fpr
+from charter.statistics import recall_at_fpr
+from charter.training.dev_scores import DevLogits
 
 RATE = 0.2
 
@@ -35,11 +37,23 @@ def found(random_cascade: Cascade, tmp_path_factory: pytest.TempPathFactory) -> 
     return measure(random_cascade, BENIGN, HARMFUL, "prompt", RATE, 3, 0, tmp_path_factory.mktemp("logits"))
 
 
-def test_a_ratio_is_what_the_last_stage_costs_over_what_the_cascade_does() -> None:
-    read = Interval(0.1, 0.05, 0.2, 50)
-    assert Cost(0.0, 4.0).ratio(read) == pytest.approx({"value": 10.0, "low": 5.0, "high": 20.0})
-    assert Cost(1.0, 4.0).ratio(read) == pytest.approx({"value": 4 / 1.4, "low": 4 / 1.8, "high": 4 / 1.2})
-    assert Cost(0.0, 4.0).ratio(Interval(0.0, 0.0, 0.0, 5))["value"] is None, "of nothing spent there is no ratio"
+def test_a_ratio_is_what_the_last_stage_costs_over_what_the_cascade_does(random_cascade: Cascade, tiny_bert: str, tmp_path: Path) -> None:
+    """By hand, text by text."""
+    exchanges = [item.exchange for item in BENIGN]
+    logits = DevLogits(hearing.listening(random_cascade, tiny_bert), texts(BENIGN, "prompt"), tmp_path, lambda *_: None)
+    at, theta = (float(np.sort(found)[10:12].mean()) for found in (logits.glances(), logits.impressions(Listening(0.4))))
+    way = Way([Gate(0.5, theta)], Listening(0.4, 0.5, at))
+    cascade = hearing.listening(random_cascade, tiny_bert)
+    assert cascade.whole is not None
+    whole = replace(cascade.whole, escalate=at)
+    scored = list(replace(cascade, escalate={**cascade.escalate, "prompt": theta}, whole=whole).batch(exchanges))
+    windows = [[w for t in e.turns for w in whole.encoder.rows(t.content)] for e in exchanges]
+    spent = sum(0.1 * s.tokens + 5 * s.read[0] + 2 * s.read[1] for s in scored) + 0.3 * sum(len(w) for own in windows for w in own)
+    found = Rates(0.1, (5.0,), 0.3, 2.0).cheaper(logits, way, 0)
+    assert found["value"] == pytest.approx(5 * sum(s.tokens for s in scored) / spent)
+    assert found["low"] < found["value"] < found["high"]
+    nothing = Way([Gate(0.5, np.inf)], None)
+    assert Rates(0.0, (4.0,)).cheaper(logits, nothing, 0)["value"] is None, "of nothing spent there is no ratio"
 
 
 def test_a_cascade_that_asks_about_everything_saves_nothing(found: dict[str, Any]) -> None:
@@ -91,7 +105,8 @@ def test_with_a_sentence_encoder_the_figures_are_those_of_one_that_asks_so(rando
         tokens = sum(one.tokens for one in scored[: len(BENIGN)])
         assert own["read"]["value"] == pytest.approx(sum(one.read[0] for one in scored[: len(BENIGN)]) / tokens)
         assert own["heard"]["value"] == 1
-    assert found["flops"]["encoder"] > 0
+    assert found["flops"]["encoder"] > found["flops"]["glance"] > 0
+    assert 0 < found["seconds"]["glance"] < found["seconds"]["encoder"]
     assert found["cascades"]["heard 25%, asked 2%"]["heard"]["value"] < 0.6
     lines = table({"guard": {"name": "g", "hash": "h"}, "view": "prompt", "rate": RATE, "seed": 0, **found})
     assert len(lines) == 5 + 1 + len(SHARES) + len(HEARD)

@@ -47,7 +47,7 @@ def test_peaks_are_the_highest_served_logits_of_every_head_whatever_the_gate(
     np.testing.assert_allclose(logits.peaks([]), [_screen_alone(random_cascade, e, view) for e in exchanges], atol=1e-5)
 
 
-LISTENING = [Listening(0.0), Listening(0.3), Listening(1.0), Listening(0.4, 0.7), Listening(0.4, 0.7, 1e6), Listening(0.4, 0.2, -3.5)]
+LISTENING = [Listening(0.0), Listening(0.3), Listening(1.0), Listening(0.4, 0.7), Listening(0.4, 0.7, 1e6), Listening(0.4, 1.0, 0.5)]
 
 
 @pytest.mark.parametrize("own", LISTENING)
@@ -65,7 +65,10 @@ def test_a_sentence_encoder_counts_as_it_is_served(
     served = list(cascade.batch(exchanges))
     np.testing.assert_allclose(logits.scores([gate], own).logits, [s.prompt.max(0) for s in served], atol=1e-4)
     assert logits.read([gate], own).value == pytest.approx(sum(s.read[0] for s in served[1:]) / sum(s.tokens for s in served[1:]))
-    assert (logits.heard(own).value == 0) == (sum(s.read[1] for s in served[1:]) == 0)
+    pieces = logits.pieces_heard(ALWAYS)
+    assert logits.pieces_heard(own.threshold).tolist() == [s.read[1] for s in served]
+    assert logits.heard(own).value == pytest.approx(sum(s.read[1] for s in served[1:]) / pieces[1:].sum())
+    assert (logits.glances() >= own.threshold).tolist() == [s.read[1] > 0 for s in served]
     if own.threshold == gate.threshold == ALWAYS:
         assert logits.heard(own).value == logits.read([gate], own).value == 1
 
@@ -129,7 +132,7 @@ def test_kept_logits_are_those_of_the_same_scorers_and_texts_only(random_cascade
     kept(replace(random_cascade, probe=replace(random_cascade.probe, weights=weights)), EXCHANGES[:2])
     assert steps
 
-    for kind in ("f32", "npy"):
+    for kind in ("f32", "windows.npy", "npy"):
         for file in tmp_path.glob(f"dev-*.{kind}"):
             file.write_bytes(file.read_bytes()[:40])
         np.testing.assert_array_equal(kept(random_cascade, EXCHANGES[:2]), first)

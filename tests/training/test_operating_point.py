@@ -122,6 +122,9 @@ def test_with_a_sentence_encoder_the_first_impression_is_the_gate(
         assert 0 <= gate.read.value < 1
         assert (whole.read is None) == (whole.threshold == ALWAYS)
         assert whole.read in (None, logits.heard(whole))
+        assert whole.threshold == ALWAYS or whole.threshold in tried(logits.glances()[logits.ordinary])
+        leads = {share: auroc(truth, logits.impressions(Listening(whole.mix, share))) for share in (*WHOLES, 1.0)}
+        assert leads[whole.lead] == max(leads.values()) or (whole.lead == 1 and leads[1.0] >= max(leads.values()) - EARNED)
     else:
         assert (gate.threshold, whole.threshold) == (ALWAYS, ALWAYS)
     served = replace(

@@ -21,13 +21,15 @@ from charter.errors import BackboneError, CharterError, GuardError
 from charter.guard.folder import load
 from charter.guard.pack import pack
 from charter.guard.recalibrate import recalibrate
-from charter.guard.scorers import CHANGE, WHOLE
+from charter.guard.scorers import CHANGE, GLANCE, WHOLE
 from charter.models.backbone import Backbone
 from charter.models.sentence import SentenceEncoder
+from charter.models.stage import ALWAYS
 from charter.models.trained import Trained
 from charter.records import Exchange, Turn, read_examples
 from charter.statistics import auroc
 from charter.training.dev_scores import score_dev
+from charter.training.glance import taught
 from charter.training.table import tables, training_rows
 from charter.training.train import Options, train
 from charter.training.whole import spoken, vectors
@@ -86,7 +88,37 @@ def test_its_layer_learns_the_two_sides(saved: Path, data: Path) -> None:
     assert whole is not None
     own = [e for e in read_examples(data / "examples.parquet") if e.split == "train" and e.reply_restricted is None]
     vectors, owner, _ = whole.encoder.vectors([e.turns[-1].content for e in own])
-    assert auroc(np.array([e.prompt_restricted for e in own]), whole.of(vectors, owner)[:, 0]) > 0.8
+    assert owner.tolist() == list(range(len(own)))
+    truth = np.array([e.prompt_restricted for e in own])
+    assert auroc(truth, whole.layer.logits(vectors)[:, 0]) > 0.8
+    assert whole.glance is not None
+    assert auroc(truth, whole.glance.of(whole.encoder, [window for e in own for window in whole.encoder.rows(e.turns[-1].content)])) > 0.7
+
+
+def test_a_glance_learns_from_restricted_and_ordinary_rows_where_there_are_such(constitution: Constitution, data: Path) -> None:
+    table = tables(training_rows(data), constitution)["prompt", "train"]
+    restricted = table.labels[:, 0] > 0.5
+    near = np.array([name.startswith("permitted:") for name in table.slices])
+    assert (
+        taught(replace(table, ordinary=frozenset())).tolist()
+        == (restricted | ~near if (~restricted & ~near).any() else restricted | True).tolist()
+    )
+    assert taught(replace(table, slices=["chat"] * len(restricted))).all()
+    assert taught(replace(table, slices=["permitted:any"] * len(restricted), ordinary=frozenset())).all()
+
+
+def test_a_guard_of_before_there_were_glances_reads_everything(folder: Path) -> None:
+    _rewritten(_without_glance)(folder)
+    whole = load(folder).cascade.whole
+    assert whole is not None
+    assert (whole.glance, whole.escalate) == (None, ALWAYS)
+    (heard,) = whole.hear([[]], [np.zeros((1, 1 + len(load(folder).cascade.clauses)), np.float32)])
+    assert heard.read == heard.sizes.sum() == 2  # the marks
+
+
+def _without_glance(arrays: dict[str, Any]) -> None:
+    for name in [name for name in arrays if name.startswith(GLANCE)]:
+        del arrays[name]
 
 
 def test_a_session_and_the_batch_reach_the_same_verdict(saved: Path) -> None:
@@ -122,6 +154,11 @@ def _recorded(key: str, value: object) -> Callable[[Path], None]:
     return damage
 
 
+def _asked_by_no_glance(folder: Path) -> None:
+    _rewritten(_without_glance)(folder)
+    _recorded("gate", {"threshold": 0.5, "read": 0.2, "low": 0.1, "high": 0.3, "n": 100})(folder)
+
+
 def _forgotten(folder: Path) -> None:
     record = json.loads((folder / "guard.json").read_text())
     del record["whole"]
@@ -151,6 +188,11 @@ def _rehash(folder: Path) -> None:
         (_rewritten(lambda a: a.update({f"{CHANGE}nowhere.{part}": a[f"{MAP}.{part}"] for part in "ab"})), GuardError, "of nowhere"),
         (_rewritten(lambda a: a.update({f"{CHANGE}{MAP}.weight": a[f"{MAP}.a"]})), GuardError, "does not fit it"),
         (_rewritten(lambda a: [a.pop(name) for name in list(a) if not name.startswith(CHANGE)]), GuardError, "needs a hidden layer"),
+        (_rewritten(lambda a: a["glance.bias"].fill(np.nan)), GuardError, "one finite number"),
+        (_rewritten(lambda a: a.pop("glance.bias")), GuardError, "one finite number"),
+        (_rewritten(lambda a: a["glance.hidden.inner"].fill(np.inf)), GuardError, "glance holds numbers that are not finite"),
+        (_rewritten(lambda a: a.pop("glance.hidden.bias")), GuardError, "glance does not fit"),
+        (_asked_by_no_glance, GuardError, "has no first glance"),
         (_recorded("fingerprint", "0" * 16), BackboneError, "not the sentence encoder"),
         (_recorded("encoder", "nowhere/at-all"), BackboneError, "sentence encoder"),
         (_recorded("mix", 1.5), GuardError, "whole"),

@@ -60,7 +60,7 @@ def _stages(record: GuardRecord) -> list[str]:
         tuned = ", tuned to the prompts," if whole.tuned else ""
         lines.append(f"A sentence encoder (`{whole.encoder}`){tuned} reads whole turns of the prompt as well; its share is {whole.mix:g}.")
         if whole.gate:
-            lines.append(f"It reads {_read(whole.gate)}, from a logit of the screen of {whole.gate.threshold:.2f}.")
+            lines.append(f"It reads {_read(whole.gate)}, from a first glance of {whole.gate.threshold:.2f}.")
     if any(view.head for view in record.views.values()):
         lines.append("A value head (the same backbone, its last blocks fine-tuned) follows on both.")
     for name, view in record.views.items():

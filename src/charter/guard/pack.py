@@ -13,7 +13,7 @@ from charter.guard.card import card
 from charter.guard.folder import save
 from charter.guard.recalibrate import balanced, evidence, ordinary_slices
 from charter.guard.record import EnsembleRecord, GateRecord, GuardRecord, HeadRecord, SpreadRecord, ViewRecord, WholeRecord
-from charter.guard.scorers import CHANGE
+from charter.guard.scorers import CHANGE, GLANCE
 from charter.models.ensemble import Ensemble
 from charter.models.probe import Hidden
 from charter.models.trained import Gate, Listening, OperatingPoint, Trained
@@ -65,7 +65,7 @@ def pack(trained: Trained, constitution: Constitution, out: Path) -> GuardRecord
         tensors["probe"] |= _hidden(view, hidden)
     if whole:
         change = {f"{CHANGE}{name}": tensor.numpy() for name, tensor in whole.encoder.change.items()}
-        tensors["sentence"] = {**_hidden("prompt", whole.layer), "prompt.bias": whole.bias, **change}
+        tensors["sentence"] = {**_hidden("prompt", whole.layer), "prompt.bias": whole.bias, **_glance(whole), **change}
     if cascade.probe.ensemble:
         tensors["ensemble"] = {name: array for view, own in cascade.probe.ensemble.items() for name, array in _members(view, own).items()}
     tensors["calibration"] = kept(dev)
@@ -85,15 +85,21 @@ def _whole(whole: Whole, point: OperatingPoint) -> WholeRecord:
     )
 
 
+def _glance(whole: Whole) -> dict[str, Any]:
+    """The first glance's tensors; none where there is none."""
+    own = whole.glance
+    return {**_hidden(GLANCE, own.layer), f"{GLANCE}.bias": np.array([own.bias], np.float32)} if own else {}
+
+
 def _screen_is_silent(point: OperatingPoint) -> bool:
     """Whether a view's screen has neither a share nor a say in when the probe is asked, so that its weights need not be kept."""
-    gate = point.gates[0]
-    return gate.mix == 1 and gate.read is None
+    gate, whole = point.gates[0], point.whole
+    return gate.mix == 1 and (gate.read is None or (whole is not None and whole.lead == 1))
 
 
-def _hidden(view: View, layer: Hidden) -> dict[str, Any]:
+def _hidden(prefix: str, layer: Hidden) -> dict[str, Any]:
     inner, outer = layer.inner.astype(np.float16), layer.outer.astype(np.float16)
-    return {f"{view}.hidden.inner": inner, f"{view}.hidden.bias": layer.bias, f"{view}.hidden.outer": outer}
+    return {f"{prefix}.hidden.inner": inner, f"{prefix}.hidden.bias": layer.bias, f"{prefix}.hidden.outer": outer}
 
 
 def _ensemble(trained: Trained) -> EnsembleRecord | None:

@@ -108,7 +108,7 @@ class WholeRecord(_Strict):
     lead: float = Field(default=0.5, ge=0, le=1)
     """Its share of the first impression, by which the backbone is asked."""
     gate: GateRecord | None = None
-    """When it is asked itself; None: always."""
+    """From which first glance on it reads a window; None: always."""
 
 
 class ViewRecord(Thresholds):

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from charter.models.cascade import Cascade
+    from charter.models.glance import Glance
     from charter.models.probe import Hidden
+    from charter.models.sentence import SentenceEncoder
     from charter.models.whole import Whole
 
 HEAD, MEMBERS, WHOLE = "value_head.safetensors", "ensemble.safetensors", "sentence.safetensors"
 """Files that a guard may lack."""
 CHANGE = "change."
 """Begins the names of what was trained into the sentence encoder, among the tensors of its file."""
+GLANCE = "glance"
+"""Begins those of its first glance."""
 
 
 def read_cascade(folder: Path, record: GuardRecord, backbone_name: str, generates: bool) -> Cascade:
@@ -52,7 +56,9 @@ def read_cascade(folder: Path, record: GuardRecord, backbone_name: str, generate
         )
     views: dict[View, ViewRecord] = dict(record.views)
     probe = _views(folder / "probe.safetensors", views, (heads, inputs), heads)
-    heard = [view for view, own in views.items() if own.mix < 1 or own.gate]  # a screen that has no part need not be there
+    heard = [
+        view for view, own in views.items() if own.mix < 1 or (own.gate and not _led(record, view))
+    ]  # without a part it need not be there
     screen = _views(folder / "screen.safetensors", heard, (BUCKETS, heads), heads)
     for part, shape in zip(screen, ((BUCKETS, heads), (heads,)), strict=True):
         part.update({view: np.zeros(shape, np.float32) for view in views if view not in heard})
@@ -91,7 +97,27 @@ def _whole(file: Path, record: WholeRecord, heads: int) -> Whole:
     layer, bias = _hidden(arrays, file, "prompt", heads, encoder.width), arrays.get("prompt.bias")
     if layer is None or bias is None or bias.shape != (heads,) or not np.isfinite(bias).all():
         raise GuardError(f"{file}: needs a hidden layer and a bias of {heads} finite numbers; train the guard again")
-    return Whole(encoder, layer, bias.astype(np.float32), record.mix, record.lead, _threshold(record.gate))
+    glance = _glance(file, arrays, encoder)
+    if record.gate and glance is None:
+        raise GuardError(f"{file}: has no first glance, by which guard.json says that the sentence encoder is asked; train the guard again")
+    return Whole(encoder, layer, bias.astype(np.float32), record.mix, record.lead, glance, _threshold(record.gate))
+
+
+def _led(record: GuardRecord, view: View) -> bool:
+    """Whether the sentence encoder alone decides when a view's backbone is run."""
+    return view == "prompt" and record.whole is not None and record.whole.lead == 1
+
+
+def _glance(file: Path, arrays: Mapping[str, Any], encoder: SentenceEncoder) -> Glance | None:
+    """The first glance, checked; None where there is none."""
+    from charter.models.glance import Glance
+
+    layer, bias = _hidden(arrays, file, GLANCE, 1, encoder.width), arrays.get(f"{GLANCE}.bias")
+    if layer is None:
+        return None
+    if bias is None or bias.shape != (1,) or not np.isfinite(bias).all():
+        raise GuardError(f"{file}: the first glance needs a bias that is one finite number; train the guard again")
+    return Glance(layer, float(bias[0]))
 
 
 def _change(file: Path, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -121,20 +147,20 @@ def _threshold(gate: GateRecord | None) -> float:
     return -np.inf if gate is None else gate.threshold
 
 
-def _hidden(arrays: Mapping[str, Any], file: Path, view: View, heads: int, inputs: int) -> Hidden | None:
-    """A view's hidden layer, checked; None where there is none."""
+def _hidden(arrays: Mapping[str, Any], file: Path, name: str, heads: int, inputs: int) -> Hidden | None:
+    """The hidden layer of a view or of the first glance, checked; None where there is none."""
     from charter.models.probe import Hidden
 
-    parts = [arrays[name] for part in ("inner", "bias", "outer") if (name := f"{view}.hidden.{part}") in arrays]
+    parts = [arrays[key] for part in ("inner", "bias", "outer") if (key := f"{name}.hidden.{part}") in arrays]
     if not parts:
         return None
     units = parts[1].shape[:1] if len(parts) == 3 else ()
     if [part.shape for part in parts] != [(*units, inputs), units, (heads, *units)]:
-        raise GuardError(f"{file}: the hidden layer of {view} does not fit {inputs} inputs and {heads} heads; train the guard again")
+        raise GuardError(f"{file}: the hidden layer of {name} does not fit {inputs} inputs and {heads} heads; train the guard again")
     with np.errstate(over="ignore"):  # what overflows is refused below
         inner, bias, outer = (part.astype(np.float32) for part in parts)
     if not all(np.isfinite(part).all() for part in (inner, bias, outer)):
-        raise GuardError(f"{file}: the hidden layer of {view} holds numbers that are not finite; train the guard again")
+        raise GuardError(f"{file}: the hidden layer of {name} holds numbers that are not finite; train the guard again")
     return Hidden(inner, bias, outer)
 
 

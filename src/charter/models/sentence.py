@@ -86,6 +86,10 @@ class SentenceEncoder:
         parts = [self.rows(text) for text in texts]
         rows = [row for own in parts for row in own]
         owner = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+        return self.encode(rows), owner.astype(np.int64), np.array([len(row) for row in rows], np.int64)
+
+    def encode(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """A vector for each window of token ids, with the marks around them: [windows, width]."""
         out = np.empty((len(rows), self.width), np.float32)
         batch: list[int] = []
         for number in sorted(range(len(rows)), key=lambda n: len(rows[n])):
@@ -95,7 +99,14 @@ class SentenceEncoder:
             batch.append(number)
         if batch:
             out[batch] = self._forward([rows[n] for n in batch])
-        return out, owner.astype(np.int64), np.array([len(row) for row in rows], np.int64)
+        return out
+
+    def words(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """The word vectors of token ids, as the blocks would read them but for place and norm: [tokens, width]."""
+        table = self._model.get_input_embeddings().weight.detach()
+        picked = np.asarray(ids, np.int64)
+        found: NDArray[np.float32] = table.numpy()[picked] if table.dtype == torch.float32 else table[picked].float().numpy()
+        return found
 
     def rows(self, text: str) -> list[list[int]]:
         """The token ids of each window of a text, with the marks around them."""

@@ -34,9 +34,9 @@ class Listening:
     lead: float = 0.5
     """Its share of the first impression, which decides whether the probe is asked."""
     threshold: float = ALWAYS
-    """The screen's logit from which it is asked itself."""
+    """The first glance from which it reads a window."""
     read: Interval | None = None
-    """Share of the turns of ordinary dev exchanges that it reads, by their tokens; None where it reads all."""
+    """Share of its own tokens of ordinary dev exchanges that it reads; None where it reads all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.models.encoder import Piece
-from charter.models.stage import ALWAYS, PRIOR, Source, StageTurn, escalated, mixed, out_of_the_prior
+from charter.models.stage import ALWAYS, Source, StageTurn, escalated, mixed, out_of_the_prior
 from charter.models.whole import Heard, joined
 from charter.records import View
 
@@ -31,7 +31,7 @@ class Run:
     z: Logits
     """Logits [tokens, heads] so far."""
     apart: list[Logits]
-    """Logits of each stage by itself, the screen's first; last those of the whole turn, where it is read."""
+    """Logits of each stage by itself, the screen's first."""
     heard: Heard | None = None
     """What was made of the whole turn, where it is read."""
 
@@ -49,10 +49,7 @@ class Run:
     def end(self, share: float) -> None:
         """The part of what has read the whole turn."""
         assert self.heard is not None
-        own = np.full_like(self.z, PRIOR)
-        own[-1:] = self.heard.z
         self.z = joined(self.z, self.heard.z, share)
-        self.apart.append(own)
 
 
 class TurnScorer:

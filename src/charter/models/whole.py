@@ -14,8 +14,8 @@ It also comes before the backbone. Screen and encoder together give a first impr
 
     i = (1 - b) max_t s_t + b e
 
-and where that stays below the probe's escalation threshold, the backbone is not run for the turn. The encoder itself is asked where the
-screen alone reaches a threshold of its own; else e is the prior.
+and where that stays below the probe's escalation threshold, the backbone is not run for the turn. The encoder itself reads only the
+windows at which a first glance (`glance`) reaches a threshold of its own; of the others e is the prior.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charter.models.encoder import Piece
+from charter.models.glance import Glance
 from charter.models.probe import Hidden
 from charter.models.reading import read
 from charter.models.sentence import SentenceEncoder
@@ -37,14 +38,20 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was made of a whole turn."""
+    """What was made of a whole turn, and of each of its windows."""
 
     z: Logits
     """[heads]."""
     first: float
     """i, the first impression."""
+    glances: Logits
+    """[windows]; without a glance, all infinite."""
+    e: Logits
+    """[windows, heads]; the prior where a window was not read."""
+    sizes: NDArray[np.int64]
+    """Word pieces of each window, marks and overlaps included: [windows]."""
     read: int
-    """Word pieces that the encoder has read for it, marks and overlaps included."""
+    """Those that the encoder has read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,10 @@ class Whole:
     """Its share a."""
     lead: float = 0.5
     """Its share b of the first impression."""
+    glance: Glance | None = None
+    """By which it is decided what the encoder reads; None: it reads everything."""
     escalate: float = ALWAYS
-    """The screen's logit from which a turn is read."""
+    """The glance from which a window is read."""
 
     @property
     def flops_per_token(self) -> float:
@@ -69,18 +78,22 @@ class Whole:
 
     def hear(self, turns: Sequence[Sequence[Piece]], screens: Sequence[Logits]) -> list[Heard]:
         """What it makes of turns, given by their pieces and the screen's logits [tokens, heads] of each."""
-        loud = np.array([z[:, 0].max(initial=-np.inf) for z in screens], np.float32)
-        asked = np.flatnonzero(~(loud < self.escalate)).tolist()
-        z, read = np.full((len(turns), len(self.bias)), PRIOR, np.float32), np.zeros(len(turns), np.int64)
+        parts = [self.encoder.rows(text_of(turn)) for turn in turns]
+        windows = [window for own in parts for window in own]
+        glances = self.glance.of(self.encoder, windows) if self.glance else np.full(len(windows), np.inf, np.float32)
+        asked = np.flatnonzero(~(glances < self.escalate)).tolist()
+        e, sizes = np.full((len(windows), len(self.bias)), PRIOR, np.float32), np.array(list(map(len, windows)), np.int64)
         if asked:
-            vectors, owner, sizes = self.encoder.vectors([text_of(turns[n]) for n in asked])
-            z[asked], read[asked] = self.of(vectors, owner), np.bincount(owner, sizes, len(asked))
-        first = impression(loud, z[:, 0], self.lead)
-        return [Heard(*own) for own in zip(z, first.tolist(), read.tolist(), strict=True)]
-
-    def of(self, vectors: Logits, owner: NDArray[np.int64]) -> Logits:
-        """e of texts, from their windows' vectors [windows, width] and the text that each belongs to [windows]: [texts, heads]."""
-        return loudest(self.layer.logits(vectors) + self.bias, owner)
+            e[asked] = self.layer.logits(self.encoder.encode([windows[n] for n in asked])) + self.bias
+        read = np.zeros_like(sizes)
+        read[asked] = sizes[asked]
+        heard, end = [], 0
+        for screen, own in zip(screens, parts, strict=True):
+            of = slice(end, end := end + len(own))
+            z = e[of].max(0)
+            first = impression(screen[:, 0].max(initial=-np.inf), z[0], self.lead)
+            heard.append(Heard(z, first, glances[of], e[of], sizes[of], int(read[of].sum())))
+        return heard
 
 
 def text_of(pieces: Iterable[Piece]) -> str:
@@ -88,15 +101,10 @@ def text_of(pieces: Iterable[Piece]) -> str:
     return "".join(read(piece.text) for piece in pieces if piece.text)
 
 
-def impression(loud: Logits, e: Logits, lead: float) -> Logits:
-    """i of turns, from the screen's highest logit and the encoder's: float32 [turns]."""
-    return np.asarray((1 - np.float32(lead)) * loud + np.float32(lead) * e, np.float32)
-
-
-def loudest(z: Logits, owner: NDArray[np.int64]) -> Logits:
-    """The highest logit over the windows of each text: [windows, heads] to [texts, heads]."""
-    starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-    return np.asarray(np.maximum.reduceat(z, starts), np.float32)
+def impression(loud: float, e: float, lead: float) -> float:
+    """i of a turn, from the screen's highest logit and the encoder's overall one."""
+    share = np.float32(lead)
+    return float(e if lead == 1 else (1 - share) * np.float32(loud) + share * np.float32(e))
 
 
 def joined(below: Logits, whole: Logits, share: float) -> Logits:

@@ -8,31 +8,35 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charter.constitution import Constitution
-from charter.models.calibrate import NEAR_MISS
 from charter.models.cascade import Cascade
 from charter.models.recalibrate import DevScores
 from charter.models.screen import Screen
-from charter.models.stage import PRIOR, Reader, escalated, mixed
+from charter.models.stage import ALWAYS, PRIOR, Reader, escalated, mixed
 from charter.models.trained import Gate, Listening
-from charter.models.whole import impression, joined
+from charter.models.whole import Heard, impression, joined
 from charter.records import View
 from charter.statistics import Interval, absent, ratio
 from charter.training.table import Table, tables, training_rows
 
 Progress = Callable[[str, int, int], None]
+Kept = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Turns and windows."""
 
 
 class DevLogits:
     """Every stage's logits of a dev table's scored tokens, float32 on disk: [tokens, 1 + stages, heads], turn by turn.
 
-    Of the prompt view, a sentence encoder's come last, if there is one.
+    Where a sentence encoder reads prompts, also what it makes of each window of each turn, float32: [windows, 3 + heads], the number of the
+    turn, its word pieces, the first glance, and then its logits.
     """
 
     def __init__(self, cascade: Cascade, dev: Table, folder: Path, progress: Progress) -> None:
@@ -43,17 +47,18 @@ class DevLogits:
         """
         self.dev, self.clauses = dev, cascade.clauses
         name = f"dev-{_digest(cascade, dev)}"
-        logits, turns = folder / f"{name}.f32", folder / f"{name}.npy"
-        found = _turns(turns)
-        last = cascade.whole is not None and dev.view == "prompt"
-        stages = 1 + len(cascade.stages) + last, 1 + len(cascade.clauses)
-        if found is None or not logits.is_file() or logits.stat().st_size != 4 * int(found[:, 1].sum()) * stages[0] * stages[1]:
+        files = Files(folder / f"{name}.f32", folder / f"{name}.windows.npy", folder / f"{name}.npy")
+        shape = 1 + len(cascade.stages), 1 + len(cascade.clauses)
+        found = files.read(shape)
+        if found is None:
             folder.mkdir(parents=True, exist_ok=True)
-            found = _write(cascade, dev, logits, turns, progress)
-        self._turns = found
-        self._lengths = np.zeros(len(dev.exchanges), np.int64)
-        np.maximum.at(self._lengths, found[:, 0], found[:, 3])
-        self._logits = np.memmap(logits, np.float32, "r", shape=(int(found[:, 1].sum()), *stages))
+            found = _write(cascade, dev, files, progress)
+        self._turns, self._windows = found
+        self._first = np.searchsorted(self._windows[:, 0], np.arange(len(self._turns) + 1))
+        self.tokens = np.zeros(len(dev.exchanges), np.int64)
+        """Of each exchange: [exchanges]."""
+        np.maximum.at(self.tokens, self._turns[:, 0], self._turns[:, 3])
+        self._logits = np.memmap(files.logits, np.float32, "r", shape=(int(self._turns[:, 1].sum()), *shape))
 
     def scores(self, gates: Sequence[Gate], whole: Listening | None = None) -> DevScores:
         """Running maxima of all heads, with the table's labels and slices; a gate for each of the first stages, the rest left out.
@@ -65,64 +70,83 @@ class DevLogits:
 
     def peaks(self, gates: Sequence[Gate], heads: int | None = None, whole: Listening | None = None) -> NDArray[np.float32]:
         """Highest logit of each exchange: [exchanges, heads], of the first `heads` where a number is given."""
-        out = np.full((len(self._lengths), self._logits.shape[2] if heads is None else heads), -np.inf, np.float32)
+        out = np.full((len(self.tokens), self._logits.shape[2] if heads is None else heads), -np.inf, np.float32)
         for passed in self._passed(gates, heads, whole):
             out[passed.row] = np.maximum(out[passed.row], passed.z.max(0))
         return out
 
     def impressions(self, whole: Listening) -> NDArray[np.float32]:
         """Highest first impression of each exchange: [exchanges]."""
-        out = np.full(len(self._lengths), -np.inf, np.float32)
+        out = np.full(len(self.tokens), -np.inf, np.float32)
         for passed in self._passed((), 1, whole):
             out[passed.row] = max(out[passed.row], passed.first)
         return out
 
     def read(self, gates: Sequence[Gate], whole: Listening | None = None) -> Interval:
         """Share of the tokens of ordinary harmless exchanges that the last of these stages reads, with its interval over exchanges."""
-        read = np.zeros(len(self._lengths), np.int64)
+        return self._share(self.tokens_read(gates, whole), self.tokens)
+
+    def tokens_read(self, gates: Sequence[Gate], whole: Listening | None = None) -> NDArray[np.int64]:
+        """Tokens of each exchange that the last of these stages reads: [exchanges]."""
+        read = np.zeros(len(self.tokens), np.int64)
         for passed in self._passed(gates, 1, whole):
             if passed.asked:
                 read[passed.row] = passed.end
-        return self._share(read)
+        return read
+
+    def glances(self) -> NDArray[np.float32]:
+        """Highest first glance of each exchange: [exchanges]."""
+        out = np.full(len(self.tokens), -np.inf, np.float32)
+        np.maximum.at(out, self._of_windows, self._windows[:, 2])
+        return out
 
     def heard(self, whole: Listening) -> Interval:
-        """The same of the turns that the sentence encoder reads."""
-        read = np.zeros(len(self._lengths), np.int64)
-        start = 0
-        for row, tokens, _, _ in self._turns.tolist():
-            if not self._logits[start : start + tokens, 0, 0].max() < whole.threshold:
-                read[row] += tokens
-            start += tokens
-        scored = np.bincount(self._turns[:, 0], self._turns[:, 1], len(self._lengths))
-        return ratio(read[self.ordinary], scored[self.ordinary], 0) if self.ordinary.any() else absent(0)
+        """Share of the sentence encoder's own tokens of ordinary harmless exchanges that it reads, with its interval over exchanges."""
+        return self._share(self.pieces_heard(whole.threshold), self.pieces_heard(ALWAYS))
 
-    def _share(self, read: NDArray[np.int64]) -> Interval:
-        """Of all tokens of ordinary exchanges."""
+    def pieces_heard(self, threshold: float) -> NDArray[np.int64]:
+        """Word pieces of each exchange in the windows whose first glance reaches a threshold: [exchanges]."""
+        return np.bincount(self._of_windows, np.where(self._windows[:, 2] < threshold, 0, self._windows[:, 1]), len(self.tokens)).astype(
+            np.int64
+        )
+
+    @property
+    def _of_windows(self) -> NDArray[np.int64]:
+        """The exchange of each window."""
+        return np.asarray(self._turns[self._windows[:, 0].astype(np.int64), 0])
+
+    def _share(self, parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> Interval:
+        """Of ordinary exchanges."""
         rows = self.ordinary
-        return ratio(read[rows], self._lengths[rows], 0) if rows.any() else absent(0)
+        return ratio(parts[rows], wholes[rows], 0) if rows.any() else absent(0)
 
     @property
     def ordinary(self) -> NDArray[np.bool_]:
         """[exchanges]: harmless, and no near miss."""
-        near = [name.startswith(NEAR_MISS) and name not in self.dev.ordinary for name in self.dev.slices]
-        return np.asarray((self.dev.labels[:, 0] < 0.5) & ~np.array(near, bool))
+        return self.dev.is_ordinary
 
     def _passed(self, gates: Sequence[Gate], heads: int | None, whole: Listening | None) -> Iterator[Passed]:
         """Each turn after these stages, and after the sentence encoder where it takes part."""
         start = 0
-        for row, tokens, end, _ in self._turns.tolist():
+        for number, (row, tokens, end, _) in enumerate(self._turns.tolist()):
             apart = np.asarray(self._logits[start : start + tokens, :, :heads])
             z, asked = apart[:, 0], np.ones(tokens, bool)
-            first, e = None, apart[-1, -1]
+            first, e = None, None
             if whole:
-                loud = z[:, 0].max()
-                e = np.full_like(e, PRIOR) if loud < whole.threshold else e
-                first = impression(loud, e[0], whole.lead)
-            for number, gate in enumerate(gates, 1):
-                asked = escalated(z if first is None or number > 1 else np.full_like(z, first), gate.threshold)
-                z = mixed(z, np.where(asked[:, None], apart[:, number], np.float32(PRIOR)), gate.mix)
-            yield Passed(row, end, joined(z, e, whole.mix) if whole else z, bool(asked.any()), 0.0 if first is None else float(first))
+                e = self._e(number, whole.threshold)[: z.shape[1]]
+                first = impression(z[:, 0].max(), e[0], whole.lead)
+            for stage, gate in enumerate(gates, 1):
+                asked = escalated(z if first is None or stage > 1 else np.full_like(z, first), gate.threshold)
+                z = mixed(z, np.where(asked[:, None], apart[:, stage], np.float32(PRIOR)), gate.mix)
+            z = z if whole is None or e is None else joined(z, e, whole.mix)
+            yield Passed(row, end, z, bool(asked.any()), 0.0 if first is None else first)
             start += tokens
+
+    def _e(self, turn: int, threshold: float) -> NDArray[np.float32]:
+        """What the sentence encoder makes of a turn where it reads the windows whose glance reaches a threshold: [heads]."""
+        own = self._windows[self._first[turn] : self._first[turn + 1]]
+        e: NDArray[np.float32] = np.where(own[:, 2:3] < threshold, np.float32(PRIOR), own[:, 3:]).max(0)
+        return e
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +165,33 @@ class Passed:
     """The first impression; 0 without a sentence encoder."""
 
 
-def _write(cascade: Cascade, dev: Table, logits: Path, turns: Path, progress: Progress) -> NDArray[np.int64]:
-    """Both files, to the side and then renamed, the turns last; returns them: of each turn its row, its scored tokens, the tokens of the
-    row up to its end and all of the row's."""
-    found: list[tuple[int, int, int, int]] = []
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the logits are kept; the turns are written last, so where they are, all is."""
+
+    logits: Path
+    windows: Path
+    turns: Path
+
+    def read(self, shape: tuple[int, int]) -> Kept | None:
+        """Turns and windows that an earlier run left; None where there is nothing whole, or it has other than these [stages, heads]."""
+        try:
+            turns, windows = (np.load(path, allow_pickle=False) for path in (self.turns, self.windows))
+            size = self.logits.stat().st_size
+        except (OSError, ValueError, EOFError):
+            return None  # none yet, or damaged: it is made anew
+        whole = turns.ndim == 2 and turns.shape[1] == 4 and turns.dtype == np.int64
+        whole = whole and windows.ndim == 2 and windows.shape[1] == 3 + shape[1] and windows.dtype == np.float32
+        return (turns, windows) if whole and size == 4 * int(turns[:, 1].sum()) * shape[0] * shape[1] else None
+
+
+def _write(cascade: Cascade, dev: Table, files: Files, progress: Progress) -> Kept:
+    """All files, to the side and then renamed; returns the turns (of each its row, its scored tokens, the tokens of the row up to its end
+    and all of the row's) and the windows."""
+    turns: list[tuple[int, int, int, int]] = []
+    windows = [np.empty((0, 4 + len(cascade.clauses)), np.float32)]
     order = sorted(range(len(dev.exchanges)), key=lambda row: sum(len(turn.content) for turn in dev.exchanges[row].turns))
-    aside = logits.with_name(f"{logits.name}.{os.getpid()}.part")
-    with aside.open("wb") as file:
+    with _aside(files.logits) as file:
         for number, (row, runs) in enumerate(
             zip(order, cascade.reading_all().apart([dev.exchanges[row] for row in order], dev.view), strict=True)
         ):
@@ -155,24 +199,29 @@ def _write(cascade: Cascade, dev: Table, logits: Path, turns: Path, progress: Pr
             for run, end in zip(runs, ends, strict=True):
                 if run.view == dev.view:
                     file.write(np.stack(run.apart, 1).astype(np.float32).tobytes())
-                    found.append((row, len(run.z), end, ends[-1]))
+                    windows += [_windows(len(turns), run.heard)] if run.heard else []
+                    turns.append((row, len(run.z), end, ends[-1]))
             progress(f"calibration, {dev.view} view", number + 1, len(order))
-    os.replace(aside, logits)
-    out = np.array(found, np.int64)
-    aside = turns.with_name(f"{turns.name}.{os.getpid()}.part")
+    found = np.array(turns, np.int64), np.concatenate(windows)
+    for path, array in ((files.windows, found[1]), (files.turns, found[0])):
+        with _aside(path) as file:
+            np.save(file, array)
+    return found
+
+
+def _windows(turn: int, heard: Heard) -> NDArray[np.float32]:
+    """What the sentence encoder made of a turn, as it is kept."""
+    own = np.column_stack([np.full(len(heard.sizes), turn), heard.sizes, heard.glances, heard.e])
+    return own.astype(np.float32)  # whole numbers are exact to 16 million
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes its name once the block has ended well."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     with aside.open("wb") as file:
-        np.save(file, out)
-    os.replace(aside, turns)
-    return out
-
-
-def _turns(path: Path) -> NDArray[np.int64] | None:
-    """The turns that an earlier run left; None where there is nothing whole."""
-    try:
-        found: NDArray[np.int64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None  # none yet, or damaged: it is made anew
-    return found if found.ndim == 2 and found.shape[1] == 4 and found.dtype == np.int64 else None
+        yield file
+    os.replace(aside, path)
 
 
 def _digest(cascade: Cascade, dev: Table) -> str:
@@ -191,6 +240,10 @@ def _digest(cascade: Cascade, dev: Table) -> str:
     if (whole := cascade.whole) and view == "prompt":
         sha.update(whole.encoder.fingerprint.encode() + whole.bias.tobytes())
         sha.update(whole.layer.inner.tobytes() + whole.layer.bias.tobytes() + whole.layer.outer.tobytes())
+        if glance := whole.glance:
+            sha.update(
+                glance.layer.inner.tobytes() + glance.layer.bias.tobytes() + glance.layer.outer.tobytes() + repr(glance.bias).encode()
+            )
     for exchange in dev.exchanges:
         sha.update(repr(exchange.turns).encode())
     return sha.hexdigest()[:16]

@@ -26,7 +26,8 @@ from charter.training.table import Table
 MIXES = tuple(np.round(np.arange(0.3, 1.01, 0.1), 1).tolist())
 """Shares of a stage that are tried."""
 EARNED = 1e-3
-"""Dev AUROC that the screen must add to a share: its weights are 3 MB of a shipped guard, and a view in which it is silent keeps none."""
+"""Dev AUROC that the screen must add to the logit, and to the first impression: its weights are 3 MB of a shipped guard, and a view in which it
+is silent keeps none."""
 WHOLES = tuple(np.round(np.arange(0.1, 0.91, 0.1), 1).tolist())
 """Shares of a sentence encoder that are tried."""
 ESCALATED = tuple(np.geomspace(0.8, 0.001, 24).tolist())
@@ -102,8 +103,8 @@ def _together(logits: DevLogits, gate: Gate, ranked: Callable[[NDArray[np.float3
 def _listening(logits: DevLogits, gate: Gate, ranked: Callable[[NDArray[np.float32]], float]) -> Listening:
     """The sentence encoder's shares by dev AUROC: of the logit beside screen and probe, and of the first impression beside the screen."""
     mix = max(WHOLES, key=lambda share: ranked(logits.peaks([gate], 1, Listening(share))[:, 0]))
-    lead = max(WHOLES, key=lambda share: ranked(logits.impressions(Listening(mix, share))))
-    return Listening(mix, lead)
+    lead = _share({share: ranked(logits.impressions(Listening(mix, share))) for share in (*WHOLES, 1.0)}, EARNED)
+    return Listening(mix, lead.mix)
 
 
 def tried(ordinary: NDArray[np.float32]) -> list[float]:
@@ -113,9 +114,8 @@ def tried(ordinary: NDArray[np.float32]) -> list[float]:
 
 
 def _heard(logits: DevLogits, gate: Gate, whole: Listening, calibrated: Calibrated) -> Listening:
-    """The sentence encoder asked from the largest logit of the screen at which the recall falls by at most LOSS of itself."""
-    ordinary = logits.peaks([], 1)[logits.ordinary, 0]
-    chosen = _largest(ordinary, lambda at: calibrated([gate], replace(whole, threshold=at)), len(logits.clauses))
+    """The sentence encoder asked from the largest first glance at which the recall falls by at most LOSS of itself."""
+    chosen = _largest(logits.glances()[logits.ordinary], lambda at: calibrated([gate], replace(whole, threshold=at)), len(logits.clauses))
     if chosen == ALWAYS:
         return whole
     whole = replace(whole, threshold=chosen)

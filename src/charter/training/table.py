@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from charter.constitution import Constitution
 from charter.errors import DataError
+from charter.models.calibrate import NEAR_MISS
 from charter.records import Example, Exchange, View, read_examples
 
 LEAST_POSITIVES = 10
@@ -41,6 +42,12 @@ class Table:
     """Slices of permitted clauses that are nobody's counterpart: ordinary traffic, not near misses."""
     base: int
     """Rows that synthesis wrote: the first ones. Those after them come from red-team rounds."""
+
+    @property
+    def is_ordinary(self) -> NDArray[np.bool_]:
+        """[rows]: harmless, and no near miss."""
+        near = [name.startswith(NEAR_MISS) and name not in self.ordinary for name in self.slices]
+        return np.asarray((self.labels[:, 0] < 0.5) & ~np.array(near, bool))
 
     def digest(self, rows: int | None = None) -> str:
         """Tells whether two tables hold the same rows with the same labels; of the first `rows`, where a number is given."""

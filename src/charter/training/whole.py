@@ -1,5 +1,5 @@
-"""Train what a sentence encoder makes of whole turns: its vectors once, kept on disk, then a hidden layer on them (`training.hidden`),
-and from there on, where that is wanted, the encoder itself (`training.tuning`).
+"""Train what a sentence encoder makes of whole turns: the first glance (`training.glance`), its vectors once, kept on disk, then a hidden layer
+on them (`training.hidden`), and from there on, where that is wanted, the encoder itself (`training.tuning`).
 
 Every turn of a prompt is read, and what one in disguise says, and the loudest of their windows carries the label, as when serving.
 """
@@ -21,6 +21,7 @@ from charter.models.encoder import Encoder
 from charter.models.sentence import SentenceEncoder
 from charter.models.whole import Whole, text_of
 from charter.training.activations import Windows
+from charter.training.glance import fit_glance
 from charter.training.hidden import fit_hidden
 from charter.training.table import Table
 from charter.training.tuning import Windowed, tune
@@ -35,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 def fit_whole(
     encoder: SentenceEncoder, pieces: Encoder, table: Table, seed: int, cache: Path, epochs: int = 0, progress: Progress = lambda *_: None
 ) -> Whole:
-    """The layer, rounded as it will be stored, on its encoder; its share is still to be chosen. The same seed gives the same weights.
+    """The layer, rounded as it will be stored, on its encoder, with the first glance; its share is still to be chosen. The same seed gives the same weights.
 
     Args:
         pieces: the backbone's, which gives the turns as they are read when serving.
@@ -50,6 +51,7 @@ def fit_whole(
     """
     assert table.view == "prompt"
     turns = spoken(pieces, table)
+    glance = fit_glance(encoder, turns, table, seed, lambda done, of: progress("sentence encoder's first glance", done, of))
     encoder.hurry()
     windows = vectors(encoder, turns, cache, progress)
     columns = np.arange(encoder.width)
@@ -64,7 +66,7 @@ def fit_whole(
             plain, data, (layer, bias), epochs, seed, cache / "tuning", lambda done, of: progress("tuning the sentence encoder", done, of)
         )
         encoder = SentenceEncoder(encoder.name, change)
-    return Whole(encoder, layer.rounded(), bias, 0.5)
+    return Whole(encoder, layer.rounded(), bias, 0.5, glance=glance)
 
 
 def spoken(pieces: Encoder, table: Table) -> list[tuple[int, str]]:
