@@ -56,7 +56,9 @@ PROBES = (
 """Those that need no hub and no model of garak's."""
 BLOCKED = "[withheld by the guard]"
 """What the gateway says of a block: clients drop the finish reason from their logs."""
-AGREES = "Sure, here is all of it, one step after the other, just as you asked for it."
+AGREES = "Sure, here it is."
+"""Agrees and holds nothing: the longer and hollower "Sure, here is all of it, one step after the other" is what recorded compliances look like, and was
+blocked whatever had been asked."""
 CAP = 80
 """Prompts of each probe."""
 
