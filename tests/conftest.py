@@ -203,8 +203,8 @@ def random_cascade(embedded_backbone: Backbone, random_tensors: dict[str, dict[s
 def saved_guard(embedded_backbone: Backbone, random_tensors: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A guard folder of the same weights, written by `guard.folder.save`. Copy it before changing anything."""
     from charter.constitution import parse
-    from charter.guard.folder import save
     from charter.guard.record import GuardRecord, SliceEvidence, ViewRecord
+    from charter.guard.writing import save
 
     folder = tmp_path_factory.mktemp("guards") / "guard"
     evidence = {"chat": SliceEvidence(n=100, flagged=0, bound=0.0296)}
@@ -251,8 +251,8 @@ def chat_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def chat_guard(chat_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A guard folder with random weights on that model; it flags nothing. Copy it before changing anything."""
     from charter.constitution import parse
-    from charter.guard.folder import save
     from charter.guard.record import GuardRecord, SliceEvidence, ViewRecord
+    from charter.guard.writing import save
     from charter.models.backbone import Backbone
     from charter.models.screen import BUCKETS
 

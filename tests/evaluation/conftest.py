@@ -11,9 +11,9 @@ from kitchen import model_server
 
 from charter.constitution import parse
 from charter.evaluation.datasets import Item, Set
-from charter.guard import folder as guard_folder
-from charter.guard.folder import Guard
+from charter.guard.folder import Guard, load
 from charter.guard.record import GuardRecord, SliceEvidence, ViewRecord
+from charter.guard.writing import save
 from charter.models.backbone import Backbone
 from charter.models.screen import BUCKETS, features
 from charter.records import Example, Exchange, Turn
@@ -86,13 +86,13 @@ def guard_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         views={"prompt": _view(0.5), "exchange": _view(0.6)},
         n_examples={"train": 1, "dev": 40, "test": 1},
     )
-    guard_folder.save(path, record, CONSTITUTION, _tensors(0), "# tiny\n")
+    save(path, record, CONSTITUTION, _tensors(0), "# tiny\n")
     return path
 
 
 @pytest.fixture(scope="session")
 def guard(guard_path: Path) -> Guard:
-    return guard_folder.load(guard_path)
+    return load(guard_path)
 
 
 def exchange(name: str, *texts: str) -> Exchange:

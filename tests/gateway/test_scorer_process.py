@@ -24,9 +24,10 @@ from charter.errors import BackboneError, GuardError, Unavailable
 from charter.gateway.app import create_app
 from charter.gateway.counters import Counters
 from charter.gateway.reload import Reloader
-from charter.gateway.scoring import Scorer
+from charter.gateway.scorer import Scorer
 from charter.gateway.settings import Settings
-from charter.guard.remote import Link, RemoteGuard, ScorerProcess
+from charter.guard.remote import Link, RemoteGuard
+from charter.guard.supervisor import ScorerProcess
 from charter.guard.tokens import telling
 from charter.guard.wire import Wire
 from charter.records import Turn

@@ -13,7 +13,8 @@ from tests.gateway.conftest import Gateway, Oracle, OracleSession, Scripted, ans
 from charter.errors import BackboneError, Unavailable
 from charter.gateway.app import create_app
 from charter.gateway.counters import Counters
-from charter.gateway.scoring import Conversation, Scorer, ScoringFailed
+from charter.gateway.scorer import Scorer, ScoringFailed
+from charter.gateway.scoring import Conversation
 from charter.gateway.settings import Settings
 from charter.records import Turn
 

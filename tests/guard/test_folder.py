@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 from charter.constitution import load as load_constitution
 from charter.constitution import parse
 from charter.errors import BackboneError, GuardError
-from charter.guard.folder import FILES, load, read_record, save
+from charter.guard.folder import FILES, load, read_record
+from charter.guard.writing import save
 from charter.models.cascade import Cascade
 from charter.records import Exchange, Turn
 

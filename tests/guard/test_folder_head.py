@@ -19,9 +19,10 @@ from heads import CLAUSES, random_change
 
 from charter.constitution import parse
 from charter.errors import BackboneError, CharterError, GuardError
-from charter.guard.folder import load, read_record, save
+from charter.guard.folder import load, read_record
 from charter.guard.record import GateRecord, GuardRecord, HeadRecord, PointRecord, SliceEvidence, Thresholds, ViewRecord
 from charter.guard.scorers import HEAD
+from charter.guard.writing import save
 from charter.models.backbone import Backbone
 from charter.models.screen import BUCKETS
 from charter.models.value_head import Tuned

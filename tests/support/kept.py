@@ -8,9 +8,9 @@ import numpy as np
 
 from charter.constitution import parse
 from charter.guard.calibration import tensors
-from charter.guard.folder import save
 from charter.guard.recalibrate import balanced
 from charter.guard.record import GuardRecord, SliceEvidence, ViewRecord
+from charter.guard.writing import save
 from charter.models.recalibrate import DevScores, point
 
 CLAUSES = ("locks", "potions")

@@ -40,7 +40,7 @@ from charter.gateway.playground import playground
 from charter.gateway.refusing import Dial
 from charter.gateway.reload import Reload, Reloader
 from charter.gateway.responses import Responses
-from charter.gateway.scoring import Scorer
+from charter.gateway.scorer import Scorer
 from charter.gateway.sessions import GuardedReply, close, feed, open_session
 from charter.gateway.settings import Settings
 from charter.gateway.spans import Spans

@@ -13,7 +13,8 @@ from charter.gateway.body import read_object
 from charter.gateway.choices import turns_of
 from charter.gateway.errors import bad_request, scoring_problem
 from charter.gateway.generate import checked_prompt, unless_gone
-from charter.gateway.scoring import Conversation, Scorer, ScoringFailed
+from charter.gateway.scorer import Scorer, ScoringFailed
+from charter.gateway.scoring import Conversation
 from charter.guard.policy import decide
 from charter.records import Turn, Verdict
 

@@ -18,8 +18,9 @@ from charter.gateway.blocks import block_of, block_problem, said
 from charter.gateway.body import dump, read_object
 from charter.gateway.channels import Path
 from charter.gateway.errors import bad_request, scoring_problem, upstream_problem
+from charter.gateway.scorer import UNSCORED, Scorer, ScoringFailed
 from charter.gateway.scores import notes_for
-from charter.gateway.scoring import UNSCORED, Conversation, Scorer, ScoringFailed
+from charter.gateway.scoring import Conversation
 from charter.gateway.streaming import EventStream, GuardedStream
 from charter.gateway.surface import JSON, Surface, Unreadable
 from charter.gateway.upstream import Upstream, reply_headers

@@ -20,7 +20,8 @@ from charter.gateway.choices import turns_of
 from charter.gateway.errors import bad_request, scoring_problem
 from charter.gateway.generate import checked_prompt
 from charter.gateway.kept import Kept
-from charter.gateway.scoring import UNSCORED, Channel, Conversation, Key, Scorer, ScoringFailed
+from charter.gateway.scorer import UNSCORED, Scorer, ScoringFailed
+from charter.gateway.scoring import Channel, Conversation, Key
 from charter.gateway.trail import CLIENT
 from charter.guard.policy import decide
 from charter.records import Turn, Verdict

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from charter.gateway.body import read_object
 from charter.gateway.errors import bad_request, scoring_problem
-from charter.gateway.scoring import UNSCORED, Scorer, ScoringFailed
+from charter.gateway.scorer import UNSCORED, Scorer, ScoringFailed
 from charter.gateway.trail import Trail
 from charter.guard.holdback import GuardLike
 from charter.records import Turn, Verdict

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from charter.gateway.errors import HTTPProblem
 from charter.gateway.feed import MOST, Feed
-from charter.gateway.scoring import Scorer
+from charter.gateway.scorer import Scorer
 from charter.guard.tokens import telling
 
 ASSETS = "/page/"

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from charter.errors import CharterError, Unavailable
-from charter.gateway.scoring import Scorer
+from charter.gateway.scorer import Scorer
 from charter.gateway.watch import EVERY_S, Watch
 from charter.guard.holdback import GuardLike
 

@@ -13,7 +13,8 @@ from typing import Any
 from starlette.requests import Request
 
 from charter.gateway.choices import Chat
-from charter.gateway.scoring import Channel, Conversation, ScoringFailed
+from charter.gateway.scorer import ScoringFailed
+from charter.gateway.scoring import Channel, Conversation
 from charter.gateway.surface import Stream, Surface
 from charter.guard.policy import decide
 from charter.guard.tokens import TellsTokens, TokenScore, telling

@@ -16,7 +16,8 @@ from charter.gateway.errors import HTTPProblem, bad_request, scoring_problem
 from charter.gateway.generate import checked_prompt
 from charter.gateway.kept import Kept
 from charter.gateway.peers import Peers
-from charter.gateway.scoring import Channel, Conversation, Scorer, ScoringFailed
+from charter.gateway.scorer import Scorer, ScoringFailed
+from charter.gateway.scoring import Channel, Conversation
 from charter.guard.policy import decide
 
 REPLY = (0, ("reply",))

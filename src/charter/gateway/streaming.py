@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from charter.gateway.blocks import block_of, block_problem
 from charter.gateway.channels import Path
 from charter.gateway.errors import HTTPProblem, upstream_problem
-from charter.gateway.scoring import UNSCORED, Channel, Conversation, ScoringFailed
+from charter.gateway.scorer import UNSCORED, ScoringFailed
+from charter.gateway.scoring import Channel, Conversation
 from charter.gateway.sse import DONE, EventReader, EventTooLarge
 from charter.gateway.surface import JSON, Block, Stream, Unreadable
 

@@ -7,16 +7,11 @@ and nothing in it can run code.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import ValidationError
 
 from charter.constitution import Constitution, parse
@@ -28,13 +23,12 @@ from charter.guard.session import GuardSession
 from charter.guard.shipped import names, place
 from charter.guard.tokens import Part, TokenScore
 from charter.models.calibrate import ViewPolicy
-from charter.records import REPLY_VIEWS, Exchange, Turn, Verdict, View, write_text
+from charter.records import REPLY_VIEWS, Exchange, Turn, Verdict, View
 
 if TYPE_CHECKING:
     from charter.guard.holdback import OpenGuard
     from charter.models.cascade import Cascade
     from charter.models.scored import Scored
-    from charter.models.value_head import Tuned
 
 SCHEMA = 1
 FILES = ("constitution.yaml", "probe.safetensors", "screen.safetensors", "card.md")
@@ -141,65 +135,6 @@ class Guard:
             yield scored, self.judge(scored)
 
 
-def save(
-    folder: Path,
-    record: GuardRecord,
-    constitution_text: str,
-    tensors: Mapping[str, Mapping[str, Any]],
-    card: str,
-    head: Tuned | None = None,
-) -> None:
-    """Write a guard folder to the side and swap it in, so that a half-written guard never stands under its name.
-
-    Args:
-        tensors: file stem ("probe", "screen", and "calibration" and "ensemble" where there are such) to named numpy arrays.
-    """
-    with _aside(folder) as aside:
-        if head:
-            head.save(aside / HEAD)
-        write_text(aside / "constitution.yaml", constitution_text)
-        _fill(aside, record, tensors, card)
-
-
-def amend(folder: Path, out: Path, record: GuardRecord, calibration: Mapping[str, Any], card: str) -> None:
-    """Write a guard folder with the scorers of another one as they are, and a new record, card and evidence. Both may be the same.
-
-    Args:
-        calibration: named numpy arrays.
-    """
-    with _aside(out) as aside:
-        more = [name for name in (HEAD, MEMBERS, WHOLE) if name in record.files]
-        for name in ("constitution.yaml", "probe.safetensors", "screen.safetensors", *more):
-            shutil.copyfile(folder / name, aside / name)
-        _fill(aside, record, {"calibration": calibration}, card)
-
-
-@contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its place once the block has ended well."""
-    folder = folder.resolve()  # through a link, what it points to is replaced
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield aside
-        aside.chmod(0o755)
-        _swap(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _fill(aside: Path, record: GuardRecord, tensors: Mapping[str, Mapping[str, Any]], card: str) -> None:
-    """What is still missing, guard.json with all hashes last."""
-    from safetensors.numpy import save_file
-
-    write_text(aside / "card.md", card)
-    for stem, arrays in tensors.items():
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside / f"{stem}.safetensors")
-    names = [*FILES, *(name for name in OPTIONAL if (aside / name).is_file())]
-    hashed = record.model_copy(update={"files": {name: _sha256(aside / name) for name in names}})
-    write_text(aside / "guard.json", hashed.model_dump_json(indent=2) + "\n")
-
-
 def load(folder: Path, backbone: str | None = None, point: PointName = "quiet", generates: bool = False) -> Guard:
     """Load a guard folder after checking it.
 
@@ -264,7 +199,7 @@ def read_record(folder: Path) -> tuple[GuardRecord, str]:
         file = folder / name
         if not file.is_file() or file.is_symlink():
             raise GuardError(f"{file}: is missing; copy the whole folder or build the guard again")
-        if file.stat().st_size > MAX_FILE_BYTES or _sha256(file) != digest:
+        if file.stat().st_size > MAX_FILE_BYTES or sha256(file) != digest:
             raise GuardError(f"{file}: is not what guard.json says (SHA-256 differs); the folder is damaged or was changed")
     return record, hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
@@ -286,26 +221,14 @@ def _check_views(path: Path, record: GuardRecord) -> None:
             raise GuardError(f"{path}: {HEAD} and what the view {view} says of it do not go together; build the guard again")
 
 
-def _swap(aside: Path, folder: Path) -> None:
-    """Put a finished folder in the place of an older one, which must be a guard itself."""
-    if folder.exists():
-        if not folder.is_dir() or (not (folder / "guard.json").is_file() and any(folder.iterdir())):
-            raise GuardError(f"{folder}: exists and is not a guard; choose another --out or remove it")
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        os.replace(folder, old)
-        os.replace(aside, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(aside, folder)
-
-
 def _bounded(path: Path) -> bytes:
     if path.stat().st_size > 4_000_000:
         raise GuardError(f"{path}: larger than a guard.json can be; the folder is foreign or damaged")
     return path.read_bytes()
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

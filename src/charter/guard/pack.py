@@ -10,10 +10,10 @@ import numpy as np
 from charter.constitution import Constitution
 from charter.guard.calibration import tensors as kept
 from charter.guard.card import card
-from charter.guard.folder import save
 from charter.guard.recalibrate import balanced, evidence, ordinary_slices
 from charter.guard.record import EnsembleRecord, GateRecord, GuardRecord, HeadRecord, SpreadRecord, ViewRecord, WholeRecord
 from charter.guard.scorers import CHANGE, GLANCE
+from charter.guard.writing import save
 from charter.models.ensemble import Ensemble
 from charter.models.probe import Hidden
 from charter.models.trained import Gate, Listening, OperatingPoint, Trained

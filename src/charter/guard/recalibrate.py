@@ -13,9 +13,10 @@ from charter.constitution import Constitution, parse
 from charter.errors import DataError, GuardError
 from charter.guard import calibration
 from charter.guard.card import card
-from charter.guard.folder import amend, read_record
+from charter.guard.folder import read_record
 from charter.guard.record import ClauseRecord, GuardRecord, PointRecord, SliceEvidence, Thresholds, ViewRecord
 from charter.guard.shipped import is_shipped, place
+from charter.guard.writing import amend
 from charter.models.calibrate import Calibration
 from charter.models.recalibrate import DevScores, Point, point, recall
 from charter.records import View

@@ -1,4 +1,4 @@
-"""A guard in another process, as the gateway sees it, and the supervisor that starts that process again when it ends.
+"""A guard in another process, as the gateway sees it.
 
 Whatever was open when the scorer's process died can't be scored any more: its next step raises `Unavailable`, and the gateway does what
 --on-error says. What is opened meanwhile waits for the new process.
@@ -7,36 +7,27 @@ Whatever was open when the scorer's process died can't be scored any more: its n
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import os
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from charter.errors import GuardError, Unavailable
+from charter.errors import Unavailable
 from charter.guard.gathered import Load
 from charter.guard.holdback import OpenGuard
+from charter.guard.supervisor import ScorerProcess
 from charter.guard.tokens import Part, TokenScore
 from charter.guard.wire import Message, Wire, raised, verdict_of
 from charter.records import Turn
 
 PATIENCE_S = 600.0
 """Longest that an answer is waited for: the gateway's own limit comes first."""
-CALM_S = 10.0
-"""A process that ended sooner is started again only after a pause."""
-PAUSE_S = 2.0
 log = logging.getLogger("charter.gateway")
 
 
@@ -45,80 +36,6 @@ class Gone(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("the scorer's process has ended; it is being started again")
-
-
-class ScorerProcess:
-    """Keeps one scorer's process running. Its socket outlives it."""
-
-    def __init__(self, command: Sequence[str], *arguments: str) -> None:
-        """Start it and wait until its guard is loaded.
-
-        Args:
-            command: what to run; it gets the number of the listening socket and then the arguments.
-
-        Raises:
-            GuardError: it could not load the guard.
-        """
-        self._folder = tempfile.TemporaryDirectory(prefix="charter-")  # nobody else may enter it
-        self.path = str(Path(self._folder.name) / "scorer")
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(128)
-        self._command, self._arguments = command, arguments
-        self.restarts = 0
-        self._stopping = False
-        self._start()
-        if sentence := self._failure():
-            self.stop()
-            raise GuardError(sentence)
-        threading.Thread(target=self._watch, name="charter-supervisor", daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def stop(self) -> None:
-        """End it for good."""
-        self._stopping = True
-        self._process.terminate()
-        self._process.wait()
-        self._listener.close()
-        self._folder.cleanup()
-
-    def _start(self) -> None:
-        fd = self._listener.fileno()
-        self._started = time.monotonic()
-        self._process = subprocess.Popen(
-            [*self._command, str(fd), *self._arguments],
-            pass_fds=[fd],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the gateway, whose streams may still end
-        )
-
-    def _failure(self) -> str | None:
-        """Why the process could not load its guard; None where it could. Waits until it says so."""
-        assert self._process.stdout is not None
-        try:
-            said = json.loads(self._process.stdout.readline())
-        except ValueError:
-            return "the scorer's process ended before its guard was loaded; run `charter score` with this guard to see why"
-        return None if said.get("ready") else str(said.get("sentence"))
-
-    def _watch(self) -> None:
-        while True:
-            self._process.wait()
-            if self._stopping:
-                return
-            self.restarts += 1
-            log.error("the scorer's process ended (%s); starting it again", self._process.returncode)
-            if time.monotonic() - self._started < CALM_S:
-                time.sleep(PAUSE_S)
-            if self._stopping:
-                return
-            self._start()
-            if sentence := self._failure():
-                log.error("the scorer's process can't load the guard: %s", sentence)
 
 
 class Link:
@@ -305,16 +222,6 @@ class RemoteGuard:
     def load(self) -> Load:
         """What the scorer had to do when a conversation was last opened: asking now would hold up whoever asks."""
         return replace(self._load, restarts=self._process.restarts if self._process else self._link.lost)
-
-
-def start(guard: Path, point: str, lookahead: int, precision: str = "float32") -> ScorerProcess:
-    """A scorer's process for a guard folder.
-
-    Raises:
-        GuardError: the guard can't be loaded.
-    """
-    wishes = json.dumps({"guard": os.fspath(guard), "point": point, "lookahead": lookahead, "precision": precision})
-    return ScorerProcess([sys.executable, "-m", "charter.guard.scorer_process"], wishes)
 
 
 def _close(link: Link, wire: Wire, number: int) -> None:

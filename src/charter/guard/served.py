@@ -31,7 +31,8 @@ def opener(
         GuardError, BackboneError: it is missing, damaged or foreign, or its backbone can't be loaded.
     """
     if where == "process":
-        from charter.guard.remote import Link, RemoteGuard, start
+        from charter.guard.remote import Link, RemoteGuard
+        from charter.guard.supervisor import start
 
         process = start(folder, point, lookahead, precision)
         stack.callback(process.stop)
